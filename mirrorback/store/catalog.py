@@ -1,0 +1,223 @@
+"""The catalog: an SQLite file that knows every version of every path.
+
+Opened here; its rows are read by `store.history` and `store.live`, and written
+by `store.record`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+from mirrorback.errors import Damaged, DriveError, Locked, NoSpace
+from mirrorback.model import Owner, Snapshot
+from mirrorback.store import encoding, schema
+
+WAIT_S = 60.0  # for another process that holds the file
+PUBLISHED, PENDING, DELETING = 0, 1, 2  # states of a snapshot
+
+ROOT_DIR = 1  # the source itself in `directory`
+ABOVE_ROOT = 0  # where the entry of the source itself stands
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn what SQLite raises into errors of ours, each one sentence."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_FULL":
+            raise NoSpace("the drive is full: the catalog could not be written") from error
+        if name.startswith("SQLITE_BUSY") or name.startswith("SQLITE_LOCKED"):
+            raise Locked("the catalog is held by another process; try again later") from error
+        if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
+            raise _damaged() from error
+        if name == "SQLITE_ERROR" and "no such" in str(error):
+            raise _damaged() from error
+        raise DriveError(f"the catalog cannot be used: {error}") from error
+
+
+def _damaged() -> Damaged:
+    return Damaged(
+        "the catalog (.mirrorback/catalog.db) is damaged; all files are still readable as folders,"
+        " and `mirrorback rebuild` makes a new catalog from them"
+    )
+
+
+class Catalog:
+    """An open catalog.  One connection; `lock` guards it where threads share it."""
+
+    def __init__(self, path: bytes, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.db = connection
+        self.lock = threading.RLock()
+        self._directories: dict[int, bytes] = {}
+
+    @classmethod
+    def create(cls, path: bytes) -> Catalog:
+        """Make a new, empty catalog.  Raises FileExistsError, OSError."""
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        catalog = cls(path, _connect(path, "rw"))
+        with translated():
+            db = catalog.db
+            db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {schema.FORMAT}")
+            db.executescript(schema.CATALOG)
+            db.execute("INSERT INTO directory VALUES (?, ?, ?, NULL)", (ROOT_DIR, ABOVE_ROOT, b""))
+        return catalog
+
+    @classmethod
+    def open(cls, path: bytes, *, write: bool = False) -> Catalog:
+        """Open an existing catalog.  Raises Damaged, DriveError, Locked."""
+        try:
+            if os.stat(path).st_size == 0:
+                raise _damaged()
+        except FileNotFoundError:
+            raise Damaged(
+                "the catalog (.mirrorback/catalog.db) is gone; all files are still readable as"
+                " folders, and `mirrorback rebuild` makes a new catalog from them"
+            ) from None
+        with translated():
+            db = _connect(path, "rw" if write else "ro")
+            try:
+                version = _version(db)
+            except sqlite3.OperationalError as error:
+                # A run was killed in a commit: only a writer may roll it back.
+                if write or getattr(error, "sqlite_errorname", "") != "SQLITE_READONLY_ROLLBACK":
+                    raise
+                db.close()
+                db = _connect(path, "rw")
+                version = _version(db)
+        if version > schema.FORMAT:
+            raise DriveError(
+                f"the catalog has format {version}; this mirrorback knows up to {schema.FORMAT}:"
+                " use a newer one"
+            )
+        if version != schema.FORMAT:
+            raise _damaged()
+        return cls(path, db)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside is durable when it ends, or none of it happened."""
+        with self.lock, translated():
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+
+    # --- properties and snapshots ---------------------------------------------
+
+    def property(self, key: str) -> Any:
+        """A remembered value, None where there is none."""
+        row = self.db.execute("SELECT value FROM property WHERE key = ?", (key,)).fetchone()
+        return row and row[0]
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots that exist, oldest first; the last is the mirror."""
+        rows = self.db.execute(
+            "SELECT id, name, time, offset, incomplete, pinned, files, bytes FROM snapshot"
+            " WHERE state != ? ORDER BY id",
+            (DELETING,),
+        ).fetchall()
+        return [
+            Snapshot(
+                id=row[0],
+                name=row[1],
+                time=row[2],
+                offset=row[3],
+                current=number == len(rows),
+                incomplete=bool(row[4]),
+                pinned=row[5],
+                files=row[6],
+                bytes=row[7],
+            )
+            for number, row in enumerate(rows, 1)
+        ]
+
+    def in_state(self, state: int) -> list[tuple[int, str, int]]:
+        """Id, folder name and root inode number of the snapshots in a state, oldest first."""
+        return self.db.execute(
+            "SELECT id, name, root FROM snapshot WHERE state = ? ORDER BY id", (state,)
+        ).fetchall()
+
+    def owners(self) -> dict[Owner, int]:
+        """Every owner that objects name, with its id."""
+        rows = self.db.execute("SELECT id, uid, gid, user, grp FROM owner")
+        return {Owner(row[1], row[2], row[3], row[4]): row[0] for row in rows}
+
+    # --- directories ------------------------------------------------------------
+
+    def directory_id(self, path: bytes) -> int | None:
+        """The id of a directory that is, or was at some time, at this path."""
+        found = ROOT_DIR
+        for name in path.split(b"/") if path else []:
+            row = self.db.execute(
+                "SELECT id FROM directory WHERE parent = ? AND name = ?", (found, name)
+            ).fetchone()
+            if row is None:
+                return None
+            found = row[0]
+        return found
+
+    def directory_path(self, directory: int) -> bytes:
+        """The path of a directory.  Raises Damaged where the rows make no path."""
+        known = self._directories.get(directory)
+        if known is not None:
+            return known
+        names: list[bytes] = []
+        at = directory
+        while at != ROOT_DIR:
+            row = self.db.execute(
+                "SELECT parent, name FROM directory WHERE id = ?", (at,)
+            ).fetchone()
+            if row is None or row[0] >= at:  # parents are always older: no cycles
+                raise _damaged()
+            at, name = row
+            names.append(name)
+        path = b"/".join(reversed(names))
+        if any(_bad_name(name) for name in names):
+            raise _damaged()
+        if len(self._directories) > 50_000:
+            self._directories.clear()
+        self._directories[directory] = path
+        return path
+
+
+def _bad_name(name: bytes) -> bool:
+    return not isinstance(name, bytes) or name in (b"", b".", b"..") or b"/" in name or b"\0" in name
+
+
+def _version(db: sqlite3.Connection) -> int:
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    db.execute("SELECT id FROM snapshot LIMIT 1").fetchone()
+    return version
+
+
+def _connect(path: bytes, mode: str) -> sqlite3.Connection:
+    uri = "file:" + urllib.parse.quote(path) + "?mode=" + mode
+    db = sqlite3.connect(
+        uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False
+    )
+    # DELETE with EXTRA syncs the folder too: FULL alone lost commits in power cuts.
+    db.execute("PRAGMA journal_mode = DELETE")
+    db.execute("PRAGMA synchronous = EXTRA")
+    db.execute("PRAGMA cache_size = -16000")
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.execute("PRAGMA mmap_size = 0")
+    db.create_function("row_check", -1, encoding.row_check, deterministic=True)
+    return db

@@ -1,0 +1,171 @@
+"""File content: reading it with its holes, digesting it, writing it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from blake3 import blake3
+
+from mirrorback.model import Digest
+from mirrorback.store import system
+
+CHUNK = 1 << 20
+BLOCK = 1 << 16  # unit of the sparse digest
+SPARSE_FROM = 1 << 30  # bytes of hole from which the sparse digest is used
+UNCACHE_FROM = 1 << 20  # files from this size on leave the page cache as they found it
+_ZEROS = bytes(CHUNK)
+
+
+class Hasher(Protocol):
+    """Digests content given in pieces of rising offset; what lies between is zeros."""
+
+    def feed(self, offset: int, data: bytes) -> None:
+        """Take the bytes that stand at `offset`."""
+
+    def finish(self, size: int) -> Digest:
+        """The digest of a file of `size` bytes."""
+
+
+class PlainHasher:
+    """BLAKE3 of the bytes, holes read as zeros."""
+
+    def __init__(self) -> None:
+        self._hash = blake3()
+        self._at = 0
+
+    def feed(self, offset: int, data: bytes) -> None:
+        """Take the bytes that stand at `offset`."""
+        if offset > self._at:
+            self._zeros(offset - self._at)
+        self._hash.update(data)
+        self._at = offset + len(data)
+
+    def finish(self, size: int) -> Digest:
+        """The digest of a file of `size` bytes."""
+        if size > self._at:
+            self._zeros(size - self._at)
+        return Digest(self._hash.digest())
+
+    def _zeros(self, count: int) -> None:
+        for _ in range(count // CHUNK):
+            self._hash.update(_ZEROS)
+        self._hash.update(_ZEROS[: count % CHUNK])
+
+
+class SparseHasher:
+    """The digest for huge holes (see `model.Digest`): blocks of zeros cost nothing."""
+
+    def __init__(self) -> None:
+        self._hash = blake3()
+        self._number = 0
+        self._block = bytearray()
+
+    def feed(self, offset: int, data: bytes) -> None:
+        """Take the bytes that stand at `offset`."""
+        at = 0
+        while at < len(data):
+            number, within = divmod(offset + at, BLOCK)
+            if number != self._number:
+                self._end_block()
+                self._number = number
+            if within > len(self._block):
+                self._block.extend(bytes(within - len(self._block)))
+            part = data[at : at + BLOCK - within]
+            self._block += part
+            at += len(part)
+
+    def finish(self, size: int) -> Digest:
+        """The digest of a file of `size` bytes."""
+        self._end_block()
+        self._hash.update(size.to_bytes(8, "little"))
+        return Digest(self._hash.digest(), sparse=True)
+
+    def _end_block(self) -> None:
+        # Trailing zeros are dropped, so that it does not matter whether they were read.
+        block = bytes(self._block).rstrip(b"\0")
+        if block:
+            self._hash.update(self._number.to_bytes(8, "little"))
+            self._hash.update(len(block).to_bytes(4, "little"))
+            self._hash.update(block)
+        self._block.clear()
+
+
+def hasher(sparse: bool) -> Hasher:
+    """A new hasher of the form wanted."""
+    return SparseHasher() if sparse else PlainHasher()
+
+
+def wants_sparse(st: os.stat_result) -> bool:
+    """Whether a file has so much hole that its zeros should not be hashed."""
+    return st.st_size - st.st_blocks * 512 >= SPARSE_FROM
+
+
+def pieces(fd: int, st: os.stat_result) -> Iterator[tuple[int, bytes]]:
+    """The content of an open file up to `st.st_size` bytes, as (offset, data),
+    holes left out.  Ends early where the file has become shorter."""
+    size = st.st_size
+    if st.st_blocks * 512 >= size:
+        yield from _read_range(fd, 0, size)
+        return
+    for start, end in system.data_ranges(fd, size):
+        yield from _read_range(fd, start, end)
+
+
+def _read_range(fd: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    while start < end:
+        data = os.pread(fd, min(CHUNK, end - start), start)
+        if not data:
+            return
+        yield start, data
+        start += len(data)
+
+
+class CacheGuard:
+    """Reads a file without pushing other data out of the page cache: what was
+    not cached before is let go again."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._drop = False
+        if size > CHUNK // 16:
+            system.read_once_hint(fd)
+            if size >= UNCACHE_FROM:
+                self._drop = system.cached_pages(fd) == 0
+        self._dropped = 0
+
+    def passed(self, offset: int) -> None:
+        """Everything before `offset` has been read and is not needed any more."""
+        if self._drop and offset - self._dropped >= 8 * CHUNK:
+            system.drop_cache(self._fd, self._dropped, offset - self._dropped)
+            self._dropped = offset
+
+    def done(self) -> None:
+        """The file has been read."""
+        if self._drop:
+            system.drop_cache(self._fd, self._dropped, 0)
+
+
+def digest_of(
+    fd: int,
+    st: os.stat_result,
+    sparse: bool,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Digest:
+    """Read an open file and return its digest in the form wanted.  Raises OSError."""
+    hashing = hasher(sparse)
+    guard = CacheGuard(fd, st.st_size)
+    for offset, data in pieces(fd, st):
+        hashing.feed(offset, data)
+        guard.passed(offset)
+        progress(len(data))
+    guard.done()
+    return hashing.finish(st.st_size)
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`, however many calls it takes.  Raises OSError."""
+    done = os.pwrite(fd, data, offset)
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset + done)

@@ -1,0 +1,39 @@
+"""Small files written so that they are there, whole, or are what they were."""
+
+from __future__ import annotations
+
+import os
+
+from mirrorback.store import content
+
+LIMIT = 1 << 20  # a small file is never longer
+
+
+def replace(folder: int, name: bytes, data: bytes) -> None:
+    """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.
+    Raises OSError."""
+    prepare(folder, name, data)
+    os.rename(name + b".new", name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.fsync(folder)
+
+
+def prepare(folder: int, name: bytes, data: bytes) -> None:
+    """The first half of `replace`: `name`.new holds the data and is synced."""
+    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name + b".new", flags, 0o600, dir_fd=folder)
+    try:
+        content.write_all(fd, data, 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read(folder: int, name: bytes) -> bytes:
+    """A small file's content, never through a symlink, never more than 1 MiB.  Raises OSError."""
+    fd = os.open(
+        name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
+    )
+    try:
+        return os.read(fd, LIMIT)
+    finally:
+        os.close(fd)

@@ -1,0 +1,40 @@
+"""How attributes are packed into the catalog, and how its rows are checked."""
+
+from __future__ import annotations
+
+import marshal
+import struct
+import zlib
+
+from mirrorback.errors import Damaged
+
+_HEADER = struct.Struct("<HI")
+
+
+def pack_xattrs(xattrs: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """For each attribute: length of name (2 bytes) and value (4 bytes, both
+    little endian), name, value.  b"" for none."""
+    return b"".join(_HEADER.pack(len(n), len(v)) + n + v for n, v in xattrs)
+
+
+def unpack_xattrs(packed: bytes | None) -> tuple[tuple[bytes, bytes], ...]:
+    """The inverse of `pack_xattrs`; None is no attribute.  Raises Damaged."""
+    found = []
+    at, packed = 0, packed or b""
+    while at < len(packed):
+        if at + _HEADER.size > len(packed):
+            raise Damaged("the catalog holds attributes that cannot be read")
+        name_length, value_length = _HEADER.unpack_from(packed, at)
+        at += _HEADER.size
+        end = at + name_length + value_length
+        if end > len(packed):
+            raise Damaged("the catalog holds attributes that cannot be read")
+        found.append((packed[at : at + name_length], packed[at + name_length : end]))
+        at = end
+    return tuple(found)
+
+
+def row_check(*columns: object) -> int:
+    """A CRC-32 over the columns of a row: finds any single flipped bit, which
+    SQLite itself does not.  Kept in the row's last column."""
+    return zlib.crc32(marshal.dumps(columns, 2))

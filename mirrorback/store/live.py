@@ -1,0 +1,164 @@
+"""The catalog's rows of the mirror, as the survey and the build read them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mirrorback.model import Digest, Kind, Metadata, Owner
+from mirrorback.store import encoding
+from mirrorback.store.catalog import Catalog
+
+METADATA = (
+    "o.kind, o.mode, w.uid, w.gid, w.user, w.grp, o.mtime, o.size, o.rdev, o.target, a.value,"
+    " o.flags, o.btime"
+)
+OBJECT_JOIN = (
+    " JOIN object o ON o.id = e.object JOIN owner w ON w.id = o.owner"
+    " LEFT JOIN attributes a ON a.digest = o.attributes"
+)
+
+
+class LiveRow(NamedTuple):
+    """An entry of the mirror with what the source said of it last."""
+
+    name: bytes
+    entry: int
+    object: int
+    kind: int
+    lineage: int
+    stale: int
+    ino: int
+    mode: int  # without S_IFMT
+    size: int
+    mtime: int
+    ctime: int
+    uid: int
+    gid: int
+    nlink: int
+    rdev: int
+    digest: bytes | None
+    sparse: int
+
+
+_LIVE = (
+    "SELECT e.name, e.id, e.object, e.kind, e.lineage, e.stale, o.ino, o.mode, o.size, o.mtime,"
+    " o.ctime, w.uid, w.gid, o.nlink, o.rdev, o.digest, o.sparse"
+    " FROM entry e JOIN object o ON o.id = e.object JOIN owner w ON w.id = o.owner"
+    " WHERE e.dir = ? AND e.last IS NULL"
+)
+
+
+def metadata_of(columns: tuple[object, ...]) -> Metadata:
+    """The metadata in the columns named by `METADATA`.  Raises Damaged."""
+    kind, mode, uid, gid, user, grp, mtime, size, rdev, target, value, flags, btime = columns
+    return Metadata(
+        kind=Kind(kind),  # type: ignore[arg-type]
+        mode=mode,  # type: ignore[arg-type]
+        owner=Owner(uid, gid, user, grp),  # type: ignore[arg-type]
+        mtime=mtime,  # type: ignore[arg-type]
+        size=size,  # type: ignore[arg-type]
+        rdev=rdev,  # type: ignore[arg-type]
+        target=target,  # type: ignore[arg-type]
+        xattrs=encoding.unpack_xattrs(value),  # type: ignore[arg-type]
+        flags=flags,  # type: ignore[arg-type]
+        btime=btime,  # type: ignore[arg-type]
+    )
+
+
+def digest_of(value: bytes | None, sparse: int) -> Digest | None:
+    """The digest in its two columns."""
+    return None if value is None else Digest(value, bool(sparse))
+
+
+def rows(catalog: Catalog, directory: int) -> dict[bytes, LiveRow]:
+    """The mirror's entries in one directory, by name."""
+    with catalog.lock:
+        found = catalog.db.execute(_LIVE, (directory,)).fetchall()
+    return {row[0]: LiveRow._make(row) for row in found}
+
+
+def names(catalog: Catalog, directory: int) -> list[tuple[bytes, int, int, int]]:
+    """Name, kind, object and entry of the mirror's entries in one directory."""
+    with catalog.lock:
+        return catalog.db.execute(
+            "SELECT name, kind, object, id FROM entry WHERE dir = ? AND last IS NULL",
+            (directory,),
+        ).fetchall()
+
+
+def children(catalog: Catalog, directory: int) -> dict[bytes, tuple[int, bytes | None]]:
+    """Id and fingerprint of the known directories in a directory, by name.  Some
+    may not be in the mirror; those have no fingerprint."""
+    with catalog.lock:
+        found = catalog.db.execute(
+            "SELECT name, id, fingerprint FROM directory WHERE parent = ?", (directory,)
+        ).fetchall()
+    return {row[0]: (row[1], row[2]) for row in found}
+
+
+def directory_metadata(catalog: Catalog, directory: int) -> dict[bytes, Metadata]:
+    """Metadata of the mirror's directories in one directory, by name."""
+    with catalog.lock:
+        found = catalog.db.execute(
+            f"SELECT e.name, {METADATA} FROM entry e {OBJECT_JOIN}"
+            " WHERE e.dir = ? AND e.last IS NULL AND e.kind = ?",
+            (directory, Kind.DIRECTORY),
+        ).fetchall()
+    return {row[0]: metadata_of(row[1:]) for row in found}
+
+
+def object_row(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None]:
+    """What is kept of one object."""
+    with catalog.lock:
+        row = catalog.db.execute(
+            f"SELECT {METADATA}, o.digest, o.sparse FROM object o"
+            " JOIN owner w ON w.id = o.owner LEFT JOIN attributes a ON a.digest = o.attributes"
+            " WHERE o.id = ?",
+            (number,),
+        ).fetchone()
+    return metadata_of(row[:-2]), digest_of(row[-2], row[-1])
+
+
+def place(catalog: Catalog, entry: int) -> tuple[int, bytes]:
+    """Directory and name of an entry."""
+    with catalog.lock:
+        row: tuple[int, bytes] = catalog.db.execute(
+            "SELECT dir, name FROM entry WHERE id = ?", (entry,)
+        ).fetchone()
+    return row
+
+
+def places_of(catalog: Catalog, number: int) -> list[int]:
+    """The mirror's entries that show an object."""
+    with catalog.lock:
+        found = catalog.db.execute(
+            "SELECT id FROM entry WHERE object = ? AND last IS NULL", (number,)
+        ).fetchall()
+    return [row[0] for row in found]
+
+
+def linked_object(catalog: Catalog, ino: int) -> list[int]:
+    """Objects of the mirror that had this source inode and more than one link."""
+    with catalog.lock:
+        found = catalog.db.execute(
+            "SELECT o.id FROM object o WHERE o.ino = ? AND o.nlink > 1 AND EXISTS"
+            " (SELECT 1 FROM entry e WHERE e.object = o.id AND e.last IS NULL)",
+            (ino,),
+        ).fetchall()
+    return [row[0] for row in found]
+
+
+def count_below(catalog: Catalog, directory: int) -> tuple[int, int, int]:
+    """Files (all that is not a directory), directories and bytes of the mirror below a
+    directory."""
+    with catalog.lock:
+        row = catalog.db.execute(
+            "WITH RECURSIVE below(id) AS (VALUES (?) UNION ALL"
+            " SELECT d.id FROM directory d JOIN below b ON d.parent = b.id)"
+            " SELECT coalesce(sum(e.kind != 2), 0), coalesce(sum(e.kind = 2), 0),"
+            " coalesce(sum(CASE WHEN e.kind = 1 THEN o.size ELSE 0 END), 0)"
+            " FROM below b JOIN entry e ON e.dir = b.id AND e.last IS NULL"
+            " JOIN object o ON o.id = e.object",
+            (directory,),
+        ).fetchone()
+    return row[0], row[1], row[2]

@@ -1,0 +1,191 @@
+"""Inodes: reading all that is kept of one, and giving it to another."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import Counter
+from collections.abc import Iterable
+
+from mirrorback.model import KIND_OF_FORMAT, Kind, Metadata
+from mirrorback.store import owners, system, xattrs
+
+# What a drive answers to say that it does not hold such a thing at all.
+CANNOT = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES}
+)
+
+
+def read_open(fd: int, st: os.stat_result, dir_fd: int, name: bytes) -> Metadata:
+    """The metadata of an open file or directory.  `dir_fd` and `name` say where
+    it stands, which only the time of birth needs.  Raises OSError."""
+    kind = KIND_OF_FORMAT[stat.S_IFMT(st.st_mode)]
+    return Metadata(
+        kind=kind,
+        mode=stat.S_IMODE(st.st_mode),
+        owner=owners.named(st.st_uid, st.st_gid),
+        mtime=st.st_mtime_ns,
+        size=st.st_size if kind is Kind.FILE else 0,
+        xattrs=xattrs.read(fd),
+        flags=system.inode_flags(fd),
+        btime=system.birth_time(fd, b""),
+    )
+
+
+def read_other(st: os.stat_result, dir_fd: int, name: bytes) -> Metadata:
+    """The metadata of a symlink, fifo, socket or device.  Raises OSError."""
+    kind = KIND_OF_FORMAT[stat.S_IFMT(st.st_mode)]
+    device = kind in (Kind.CHAR, Kind.BLOCK)
+    return Metadata(
+        kind=kind,
+        # A symlink's own mode means nothing and cannot be set.
+        mode=0o777 if kind is Kind.SYMLINK else stat.S_IMODE(st.st_mode),
+        owner=owners.named(st.st_uid, st.st_gid),
+        mtime=st.st_mtime_ns,
+        rdev=st.st_rdev if device else 0,
+        target=os.readlink(name, dir_fd=dir_fd) if kind is Kind.SYMLINK else None,
+        xattrs=xattrs.read_at(dir_fd, name),
+        btime=system.birth_time(dir_fd, name),
+    )
+
+
+class NotKept:
+    """Counts what the drive could not hold.  For several threads."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, what: Iterable[str]) -> None:
+        """Count one entry under each of these words."""
+        with self._lock:
+            self._counts.update(what)
+
+    def counts(self) -> dict[str, int]:
+        """What could not be held, by how many entries it was missed."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
+
+
+class Dresser:
+    """Gives inodes their owner, mode, attributes and times, in the order in
+    which none of these undoes another: chown clears setuid bits and
+    capabilities, everything moves the times.
+
+    Each method returns what could not be given, in words that `NotKept` counts.
+    """
+
+    def __init__(self, *, owner: bool = True, enterable: bool = False) -> None:
+        """`owner` off leaves ownership alone.  `enterable` keeps directories
+        open to a process that is not root, which must come back to them."""
+        self._uid, self._gid = os.geteuid(), os.getegid()
+        self._owner = owner
+        self._least = 0o500 if enterable and self._uid != 0 else 0
+
+    def dress_open(self, fd: int, metadata: Metadata, *, fresh: bool = True) -> list[str]:
+        """An open file or directory; `fresh` when this process has just made it."""
+        missed = []
+        owner = metadata.owner
+        if self._owner and not (fresh and (owner.uid, owner.gid) == (self._uid, self._gid)):
+            missed += self._chown(fd, metadata)
+        mode = metadata.mode
+        if self._least and metadata.kind is Kind.DIRECTORY:
+            mode |= self._least
+        if mode != metadata.mode:
+            missed.append("permissions")
+        if "ownership" in missed:
+            # A setuid bit for the wrong owner would be a gift to that owner.
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+        try:
+            os.fchmod(fd, mode)
+        except OSError as error:
+            _unless_cannot(error)
+            missed.append("permissions")
+        if metadata.xattrs or not fresh:
+            missed += _words(xattrs.write(fd, metadata.xattrs))
+        if not set_times(fd, metadata.mtime):
+            missed.append("times")
+        return missed
+
+    def dress_named(self, dir_fd: int, name: bytes, metadata: Metadata) -> list[str]:
+        """A symlink, fifo, socket or device that this process has just made."""
+        missed = []
+        if self._owner:
+            missed += self._chown(name, metadata, dir_fd)
+        if metadata.kind is not Kind.SYMLINK:
+            try:
+                # O_PATH holds on to the very node, whatever the name becomes.
+                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+                try:
+                    os.chmod(b"/proc/self/fd/%d" % fd, metadata.mode)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                _unless_cannot(error)
+                missed.append("permissions")
+        if metadata.xattrs:
+            missed += _words(xattrs.write_at(dir_fd, name, metadata.xattrs))
+        if not set_times(name, metadata.mtime, dir_fd):
+            missed.append("times")
+        return missed
+
+    def _chown(self, target: int | bytes, metadata: Metadata, dir_fd: int | None = None) -> list[str]:
+        uid, gid = metadata.owner.uid, metadata.owner.gid
+        if self._uid != 0 and uid != self._uid:
+            uid = -1
+        missed = ["ownership"] if uid == -1 else []
+        try:
+            if isinstance(target, int):
+                os.fchown(target, uid, gid)
+            else:
+                os.chown(target, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+        except OSError as error:
+            _unless_cannot(error)
+            missed = ["ownership"]
+        return missed
+
+
+def set_times(target: int | bytes, mtime: int, dir_fd: int | None = None) -> bool:
+    """Set mtime (and atime) of a descriptor or a name, in ns; False where it
+    cannot be held at all.  What the file system merely rounds counts as held."""
+    try:
+        if isinstance(target, int):
+            os.utime(target, ns=(mtime, mtime))
+        else:
+            os.utime(target, ns=(mtime, mtime), dir_fd=dir_fd, follow_symlinks=False)
+    except OverflowError:
+        return False
+    except OSError as error:
+        _unless_cannot(error)
+        return False
+    return True
+
+
+def make_other(dir_fd: int, name: bytes, metadata: Metadata) -> None:
+    """Create a symlink, fifo, socket or device.  Raises OSError (PermissionError
+    for a device without root)."""
+    if metadata.kind is Kind.SYMLINK:
+        assert metadata.target is not None
+        os.symlink(metadata.target, name, dir_fd=dir_fd)
+    else:
+        os.mknod(name, 0o600 | metadata.kind.format_bits, metadata.rdev, dir_fd=dir_fd)
+
+
+def _unless_cannot(error: OSError) -> None:
+    if error.errno not in CANNOT:
+        raise error
+
+
+def _words(refused: Iterable[bytes]) -> list[str]:
+    return sorted(
+        {
+            "access control lists"
+            if name.startswith(b"system.posix_acl")
+            else "capabilities"
+            if name == b"security.capability"
+            else "extended attributes"
+            for name in refused
+        }
+    )

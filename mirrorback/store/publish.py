@@ -1,0 +1,185 @@
+"""The order of durable steps, and how a run that was cut short is completed or forgotten.
+
+A new snapshot comes to exist in this order, and in no other:
+
+1. sync      all bytes, names and links of `incoming/`, and `mirror.toml.new`
+2. commit    the catalog's transaction: from here on the snapshot exists
+3. exchange  `current` and `incoming`, in one rename
+4. rename    what was the mirror, now `incoming`, to its dated name
+5. sync      the renames, the folders' times and `mirror.toml`
+6. note      in the catalog that nothing is left to do
+
+Cut before 2, the snapshot never was; what was copied is kept for the next run
+(`trash/incoming-*`).  Cut after 2, `complete` repeats 3 to 6: which steps were
+done is seen from the inode numbers of the two folders, which the commit holds.
+
+A snapshot is removed likewise: commit that it is going, move its folder to
+`trash/`, empty that, commit that it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from mirrorback.errors import Damaged
+from mirrorback.store import durable, node, record, remove, settings, spool, system, tree
+from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, Catalog
+from mirrorback.store.record import NewSnapshot
+from mirrorback.store.repository import (
+    CURRENT,
+    INCOMING,
+    MIRROR,
+    SALVAGE,
+    SPOOL,
+    TRASH,
+    Repository,
+)
+
+Progress = Callable[[int], None]
+
+
+def publish(repo: Repository, catalog: Catalog, spooled: spool.Spool, new: NewSnapshot) -> None:
+    """Make what stands in `incoming/` the mirror, and the mirror a dated folder.
+    Raises OSError and the catalog's errors."""
+    text = f"snapshot = {settings.quoted(new.name)}\ntime = {new.time}\noffset = {new.offset}\n"
+    durable.prepare(repo.inner, MIRROR, settings.seal(text))
+    system.sync_filesystem(repo.fd)
+    record.snapshot(catalog, spooled, new)
+    complete(repo, catalog)
+
+
+def complete(repo: Repository, catalog: Catalog) -> None:
+    """Do what is left to do after a commit; nothing where nothing is."""
+    for number, _name, root in catalog.in_state(PENDING):
+        older = catalog.db.execute(
+            "SELECT id, name, root FROM snapshot WHERE id < ? AND state != ?"
+            " ORDER BY id DESC LIMIT 1",
+            (number, DELETING),
+        ).fetchone()
+        _exchange(repo, root, older)
+        if older is not None:
+            _name_former_mirror(repo, catalog, older)
+            _restore_time(repo, catalog, older[0], os.fsencode(older[1]))
+        _restore_time(repo, catalog, number, CURRENT)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(MIRROR + b".new", MIRROR, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
+        system.sync_filesystem(repo.fd)
+        record.published(catalog, number)
+
+
+def _exchange(repo: Repository, root: int, older: tuple[int, str, int] | None) -> None:
+    current = repo.root_number(repo.fd, CURRENT)
+    if current == root:
+        return
+    if repo.root_number(repo.inner, INCOMING) != root:
+        raise Damaged(
+            "the newest snapshot was recorded but its folder is neither `current` nor"
+            " `.mirrorback/incoming`; `mirrorback rebuild` makes the catalog anew from the folders"
+        )
+    if current is None:
+        system.rename_new(repo.inner, INCOMING, repo.fd, CURRENT)
+    elif not system.exchange(repo.fd, CURRENT, repo.inner, INCOMING):
+        # The drive cannot exchange.  The mirror goes to the trash for a moment, so
+        # that it never takes a dated name while it may still be the mirror.
+        os.rename(CURRENT, _waiting(older), src_dir_fd=repo.fd, dst_dir_fd=repo.inner)
+        system.rename_new(repo.inner, INCOMING, repo.fd, CURRENT)
+        os.rename(_waiting(older), INCOMING, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
+
+
+def _waiting(older: tuple[int, str, int] | None) -> bytes:
+    return b"former-%d" % (older[2] if older else 0)
+
+
+def _name_former_mirror(
+    repo: Repository, catalog: Catalog, older: tuple[int, str, int]
+) -> None:
+    number, name, root = older
+    for held in (INCOMING, _waiting(older)):
+        if repo.root_number(repo.inner, held) == root:
+            break
+    else:
+        return
+    for attempt in range(1, 100):
+        free = name if attempt == 1 else f"{name}-{attempt}"
+        try:
+            system.rename_new(repo.inner, held, repo.fd, os.fsencode(free))
+        except FileExistsError:
+            continue  # someone made a folder of this name
+        if free != name:
+            with catalog.transaction() as db:
+                db.execute("UPDATE snapshot SET name = ? WHERE id = ?", (free, number))
+        return
+    raise Damaged(f"there are folders of the name {name} already; move them away")
+
+
+def _restore_time(repo: Repository, catalog: Catalog, snapshot: int, name: bytes) -> None:
+    """Exchanging folders changes their mtime on some file systems."""
+    row = catalog.db.execute(
+        "SELECT o.mtime FROM entry e JOIN object o ON o.id = e.object WHERE e.dir = ?"
+        " AND e.first <= ? AND (e.last IS NULL OR e.last >= ?)",
+        (ABOVE_ROOT, snapshot, snapshot),
+    ).fetchone()
+    if row is not None:
+        with contextlib.suppress(FileNotFoundError):
+            node.set_times(name, row[0], repo.fd)
+
+
+def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda count: None) -> None:
+    """Bring a repository whose last run was cut short back into order.  Called
+    with the lock held, before anything else.  Takes time in proportion to what
+    was in flight."""
+    spool.discard(repo.inner_path(SPOOL))
+    complete(repo, catalog)
+    for number, name, _root in catalog.in_state(DELETING):
+        finish_removal(repo, catalog, number, name, progress)
+    salvaged = len(repo.salvage())
+    if repo.root_number(repo.inner, INCOMING) is not None:
+        os.rename(
+            INCOMING,
+            TRASH + b"/" + SALVAGE + b"%06d" % (salvaged + 1),
+            src_dir_fd=repo.inner,
+            dst_dir_fd=repo.inner,
+        )
+    empty_trash(repo, salvage=False, progress=progress)
+    for name in (MIRROR, b"repository.toml"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name + b".new", dir_fd=repo.inner)
+
+
+def remove_snapshot(
+    repo: Repository, catalog: Catalog, number: int, name: str, progress: Progress
+) -> None:
+    """Remove one dated folder and its snapshot; the space is free when it returns."""
+    record.deleting(catalog, number)
+    finish_removal(repo, catalog, number, name, progress)
+
+
+def finish_removal(
+    repo: Repository, catalog: Catalog, number: int, name: str, progress: Progress
+) -> None:
+    """The rest of a removal that has been committed."""
+    folder = os.fsencode(name)
+    if repo.root_number(repo.fd, folder) is not None:
+        os.rename(folder, TRASH + b"/" + folder, src_dir_fd=repo.fd, dst_dir_fd=repo.inner)
+        os.fsync(repo.fd)
+    trash = os.open(TRASH, tree.DIRECTORY_FLAGS, dir_fd=repo.inner)
+    try:
+        remove.remove_tree(trash, folder, progress=progress)
+    finally:
+        os.close(trash)
+    record.deleted(catalog, number)
+
+
+def empty_trash(repo: Repository, *, salvage: bool, progress: Progress = lambda count: None) -> None:
+    """Remove what lies in the trash, with or without what could still be used."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(TRASH, 0o700, dir_fd=repo.inner)
+    trash = os.open(TRASH, tree.DIRECTORY_FLAGS, dir_fd=repo.inner)
+    try:
+        for name in map(os.fsencode, os.listdir(trash)):
+            if salvage or not name.startswith(SALVAGE):
+                remove.remove_tree(trash, name, progress=progress)
+    finally:
+        os.close(trash)

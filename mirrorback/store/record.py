@@ -1,0 +1,185 @@
+"""The catalog's transactions: what a backup has spooled becomes history."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from mirrorback.store import schema
+from mirrorback.store.catalog import DELETING, PENDING, PUBLISHED, Catalog
+from mirrorback.store.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class NewSnapshot:
+    """What is to be said of a snapshot besides what the spool holds."""
+
+    name: str
+    time: int
+    offset: int
+    root: int  # inode number of its folder on the drive
+    incomplete: bool
+    pin_previous: str | None = None  # why the snapshot before it is to stay
+
+
+def _check(columns: tuple[str, ...], **changed: str) -> str:
+    """The SQL that computes a row's check, some columns taken from elsewhere."""
+    return "row_check(" + ", ".join(changed.get(c, c) for c in columns) + ")"
+
+
+def snapshot(catalog: Catalog, spool: Spool, new: NewSnapshot) -> int:
+    """Record the spooled state as the newest snapshot, its folders still to be
+    published.  Durable when it returns: this is the commit point of a backup.
+    Returns the snapshot's id."""
+    spool.flush()
+    with catalog.transaction() as db:
+        previous = db.execute(
+            "SELECT id, files, bytes FROM snapshot WHERE state != ? ORDER BY id DESC LIMIT 1",
+            (DELETING,),
+        ).fetchone()
+        newest = db.execute("SELECT coalesce(max(id), 0) FROM snapshot").fetchone()[0]
+        number: int = newest + 1
+        files, size = _totals(db, spool, previous)
+        if new.pin_previous is not None and previous is not None:
+            db.execute(
+                "UPDATE snapshot SET pinned = coalesce(pinned, ?) WHERE id = ?",
+                (new.pin_previous, previous[0]),
+            )
+        db.execute(
+            "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
+            (
+                number,
+                new.name,
+                new.time,
+                new.offset,
+                PENDING,
+                new.root,
+                int(new.incomplete),
+                files,
+                size,
+            ),
+        )
+        _take_over(db, spool, number, previous[0] if previous else 0)
+        _remember(db, "checked", new.time)
+    return number
+
+
+def published(catalog: Catalog, number: int) -> None:
+    """Note that a snapshot's folders are where they belong."""
+    with catalog.transaction() as db:
+        db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (PUBLISHED, number))
+
+
+def checked(catalog: Catalog, spool: Spool, now: int) -> None:
+    """Note that the source was looked at and showed nothing new."""
+    spool.flush()
+    with catalog.transaction() as db:
+        if spool.used:
+            _update_rows(db)
+        _remember(db, "checked", now)
+
+
+def deleting(catalog: Catalog, number: int) -> None:
+    """Take a snapshot out of every list; its folder is still to be removed."""
+    with catalog.transaction() as db:
+        db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (DELETING, number))
+
+
+def deleted(catalog: Catalog, number: int) -> None:
+    """Forget a snapshot and every version that only it showed."""
+    with catalog.transaction() as db:
+        before = db.execute(
+            "SELECT coalesce(max(id), 0) FROM snapshot WHERE id < ?", (number,)
+        ).fetchone()[0]
+        after = db.execute("SELECT min(id) FROM snapshot WHERE id > ?", (number,)).fetchone()[0]
+        only = "first > ? AND first <= ? AND last >= ? AND last < ?"
+        bounds = (before, number, number, after)
+        db.execute("CREATE TEMP TABLE freed (object INTEGER PRIMARY KEY)")
+        db.execute(
+            f"INSERT OR IGNORE INTO temp.freed SELECT object FROM entry WHERE {only}", bounds
+        )
+        db.execute(f"DELETE FROM entry WHERE {only}", bounds)
+        db.execute(
+            "DELETE FROM object WHERE id IN (SELECT object FROM temp.freed)"
+            " AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.object = object.id)"
+        )
+        db.execute("DROP TABLE temp.freed")
+        db.execute("DELETE FROM snapshot WHERE id = ?", (number,))
+
+
+def _totals(
+    db: sqlite3.Connection, spool: Spool, previous: tuple[int, int, int] | None
+) -> tuple[int, int]:
+    """Number of files and their size in the new snapshot, by what came and went."""
+    files, size = (previous[1], previous[2]) if previous else (0, 0)
+    if not spool.used:
+        return files, size
+    sums = "coalesce(sum(kind != 2), 0), coalesce(sum(CASE WHEN kind = 1 THEN size ELSE 0 END), 0)"
+    gone = db.execute(
+        f"SELECT {sums} FROM (SELECT e.kind AS kind, o.size AS size FROM main.entry e"
+        " JOIN main.object o ON o.id = e.object WHERE e.id IN"
+        " (SELECT entry FROM spool.gone WHERE NOT replaced UNION SELECT entry FROM spool.closed))"
+    ).fetchone()
+    new = db.execute(
+        f"SELECT {sums} FROM (SELECT e.kind AS kind, coalesce(o.size, p.size) AS size"
+        " FROM spool.entry e LEFT JOIN main.object o ON o.id = e.object"
+        " LEFT JOIN spool.object p ON p.id = e.object)"
+    ).fetchone()
+    return files - gone[0] + new[0], size - gone[1] + new[1]
+
+
+def _take_over(db: sqlite3.Connection, spool: Spool, number: int, previous: int) -> None:
+    db.executemany("INSERT INTO owner VALUES (?, ?, ?, ?, ?)", spool.new_owners())
+    if not spool.used:
+        return
+    db.execute(
+        "INSERT INTO main.directory SELECT id, parent, name, NULL FROM spool.directory ORDER BY id"
+    )
+    db.execute("INSERT OR IGNORE INTO main.attributes SELECT digest, value FROM spool.attributes")
+    columns = ", ".join(schema.OBJECT)
+    db.execute(
+        f"INSERT INTO main.object SELECT {columns}, {_check(schema.OBJECT)}"
+        " FROM spool.object ORDER BY id"
+    )
+    db.execute(
+        f"UPDATE main.entry SET last = :at, digest_of_row = {_check(schema.ENTRY, last=':at')}"
+        " WHERE id IN (SELECT entry FROM spool.gone WHERE NOT replaced"
+        " UNION SELECT entry FROM spool.closed)",
+        {"at": previous},
+    )
+    columns = ", ".join("?1" if c == "first" else c for c in schema.ENTRY)
+    db.execute(
+        f"INSERT INTO main.entry SELECT {columns}, {_check(schema.ENTRY, first='?1')}"
+        " FROM spool.entry ORDER BY id",
+        (number,),
+    )
+    _update_rows(db)
+
+
+def _update_rows(db: sqlite3.Connection) -> None:
+    """What changes of rows that stay: the source's numbers, marks, fingerprints."""
+    fresh = {"ino": "r.ino", "ctime": "r.ctime", "nlink": "r.nlink"}
+    columns = {c: f"main.object.{c}" for c in schema.OBJECT}
+    db.execute(
+        "UPDATE main.object SET ino = r.ino, ctime = r.ctime, nlink = r.nlink, digest_of_row ="
+        f" {_check(schema.OBJECT, **(columns | fresh))}"
+        " FROM spool.refresh r WHERE r.object = main.object.id"
+    )
+    db.execute(
+        f"UPDATE main.object SET split = 1, digest_of_row = {_check(schema.OBJECT, split='1')}"
+        " WHERE id IN (SELECT object FROM spool.split)"
+    )
+    columns = {c: f"main.entry.{c}" for c in schema.ENTRY}
+    db.execute(
+        "UPDATE main.entry SET stale = s.stale, digest_of_row ="
+        f" {_check(schema.ENTRY, **(columns | {'stale': 's.stale'}))}"
+        " FROM spool.stale s WHERE s.entry = main.entry.id"
+    )
+    db.execute(
+        "UPDATE main.directory SET fingerprint = f.value"
+        " FROM spool.fingerprint f WHERE f.dir = main.directory.id"
+    )
+
+
+def _remember(db: sqlite3.Connection, key: str, value: object) -> None:
+    db.execute("INSERT OR REPLACE INTO property VALUES (?, ?)", (key, value))

@@ -1,0 +1,285 @@
+"""The repository: where everything lies on the drive, and how it is made and opened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+
+from mirrorback.errors import Damaged, DriveError, NoRepository, NoSpace, Refused
+from mirrorback.model import Snapshot
+from mirrorback.store import content, durable, settings, tree, xattrs
+from mirrorback.store.catalog import Catalog
+from mirrorback.store.settings import Settings
+
+CURRENT = b"current"
+INNER = b".mirrorback"
+INCOMING = b"incoming"
+TRASH = b"trash"
+SALVAGE = b"incoming-"  # in the trash: what interrupted runs have copied
+CATALOG = b"catalog.db"
+SPOOL = b"spool.db"
+RESERVE = b"reserve"
+README = b"README.txt"
+MIRROR = b"mirror.toml"
+RESERVE_BYTES = 4 << 20
+RESERVE_INODES = 8
+
+HARMLESS = frozenset({b"lost+found"})  # may stand in a folder that counts as empty
+
+README_TEXT = """\
+This is a backup made by mirrorback.  You do not need mirrorback to read it.
+
+current/                the newest state of the folder that was backed up
+2026-11-22-020000/      the whole folder as it was at that time (local time:
+                        year-month-day-hour minute second)
+
+Every folder is complete and can be browsed with any program.  To get a file
+or a folder back, copy it, for instance:
+
+    cp -a 2026-11-22-020000/Documents/letter.odt ~/Documents/
+
+Do not change files here: what did not change between two backups is the same
+file in both folders (a hard link), so that an edit would change all of them.
+To copy the whole backup to another drive, keep the hard links:
+
+    rsync -aHAX Backup/ /media/other/Backup/
+
+To remove old states use `mirrorback delete`, or simply remove a dated folder.
+
+.mirrorback/            what mirrorback itself needs: a catalog of all versions,
+                        which can be made anew from the folders
+"""
+
+
+class Repository:
+    """An open repository.  `fd` is its folder, `inner` its `.mirrorback`."""
+
+    def __init__(self, path: bytes, fd: int, inner: int, found: Settings) -> None:
+        self.path = path
+        self.fd = fd
+        self.inner = inner
+        self.settings = found
+
+    @classmethod
+    def open(cls, path: bytes) -> Repository:
+        """Open an existing repository.  Raises NoRepository, Damaged, and
+        MirrorbackError for a newer format."""
+        try:
+            fd = tree.open_root(path)
+        except OSError as error:
+            raise _none(path, error.strerror) from error
+        try:
+            try:
+                inner = os.open(INNER, tree.DIRECTORY_FLAGS, dir_fd=fd)
+            except (FileNotFoundError, NotADirectoryError):
+                raise _none(path, "no .mirrorback in it") from None
+            except OSError as error:
+                raise DriveError(f"{INNER.decode()} cannot be opened: {error.strerror}") from error
+            try:
+                return cls(os.path.realpath(path), fd, inner, settings.read(inner))
+            except FileNotFoundError:
+                os.close(inner)
+                raise _none(path, "no .mirrorback/repository.toml in it") from None
+            except BaseException:
+                os.close(inner)
+                raise
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def create(cls, path: bytes, new: Settings, *, force: bool = False) -> Repository:
+        """Make a repository at `path`, which may be an empty folder or not be
+        there at all; `force` takes a folder that holds other things.  Raises
+        Refused, DriveError."""
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            fd = tree.open_root(path)
+        except (FileExistsError, NotADirectoryError):
+            raise DriveError(f"{_shown(path)} is not a folder: give the folder to use") from None
+        except OSError as error:
+            raise DriveError(f"{_shown(path)} cannot be made: {error.strerror}") from error
+        try:
+            others = [n for n in os.listdir(fd) if os.fsencode(n) not in HARMLESS]
+            if os.fsdecode(INNER) in others and _is_repository(fd):
+                raise Refused(f"{_shown(path)} is a repository already: back up without --init")
+            others = [n for n in others if os.fsencode(n) != INNER]
+            if others and not force:
+                raise Refused(
+                    f"{_shown(path)} is not empty: name a new folder in it, or use --force"
+                )
+            with contextlib.suppress(OSError):
+                os.fchmod(fd, new.mode)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(INNER, 0o700, dir_fd=fd)
+            inner = os.open(INNER, tree.DIRECTORY_FLAGS, dir_fd=fd)
+        except OSError as error:
+            os.close(fd)
+            raise DriveError(f"{_shown(path)} cannot be used: {error.strerror}") from error
+        except BaseException:
+            os.close(fd)
+            raise
+        made = cls(os.path.realpath(path), fd, inner, new)
+        made._furnish()
+        return made
+
+    def _furnish(self) -> None:
+        """Fill a new repository.  `repository.toml` comes last: before it there is none."""
+        with contextlib.suppress(OSError):
+            os.fchmod(self.inner, 0o700)
+        # Nothing below is to inherit an access control list of the drive's.
+        xattrs.write(self.inner, ())
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(CATALOG, dir_fd=self.inner)  # of an attempt that ended before this
+        Catalog.create(self.inner_path(CATALOG)).close()
+        for name in (TRASH, b"log", b"signatures", b"redo"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=self.inner)
+        durable.replace(self.fd, README, README_TEXT.encode())
+        make_reserve(self.inner)
+        settings.write(self.inner, self.settings)
+        os.fsync(self.fd)
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self.inner)
+        os.close(self.fd)
+
+    def inner_path(self, name: bytes) -> bytes:
+        """The path of a file in `.mirrorback`, for what takes no descriptor."""
+        return os.path.join(self.path, INNER, name)
+
+    def identity(self) -> tuple[int, int]:
+        """Device and inode number of the folder."""
+        st = os.fstat(self.fd)
+        return st.st_dev, st.st_ino
+
+    # --- where the snapshots lie ----------------------------------------------
+
+    def root_number(self, where: int, name: bytes) -> int | None:
+        """Inode number of a folder in the repository, None where there is none.
+        Raises Damaged where something else has its name."""
+        try:
+            st = os.stat(name, dir_fd=where, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if (st.st_mode & 0o170000) != 0o040000:
+            raise Damaged(f"{_shown(name)} in the repository is not a folder; move it away")
+        return st.st_ino
+
+    def place(self, catalog: Catalog, snapshot: Snapshot) -> tuple[int, bytes]:
+        """Where a snapshot's folder is: descriptor of the folder that holds it, and name.
+
+        Right also between the commit and the end of the renames that follow it,
+        so that reading a drive never needs it to be written.
+        """
+        pending = catalog.in_state(1)
+        if pending:
+            root = catalog.db.execute(
+                "SELECT root FROM snapshot WHERE id = ?", (snapshot.id,)
+            ).fetchone()[0]
+            for where, name in (
+                (self.fd, CURRENT),
+                (self.inner, INCOMING),
+                (self.fd, os.fsencode(snapshot.name)),
+            ):
+                if self.root_number(where, name) == root:
+                    return where, name
+        if snapshot.current:
+            return self.fd, CURRENT
+        return self.fd, os.fsencode(snapshot.name)
+
+    def location(self, catalog: Catalog, snapshot: Snapshot) -> bytes:
+        """The absolute path of a snapshot's folder."""
+        where, name = self.place(catalog, snapshot)
+        return os.path.join(self.path, name if where == self.fd else INNER + b"/" + name)
+
+    def salvage(self) -> list[bytes]:
+        """Names in the trash of what interrupted runs have copied, newest first."""
+        try:
+            fd = os.open(TRASH, tree.DIRECTORY_FLAGS, dir_fd=self.inner)
+        except FileNotFoundError:
+            return []
+        try:
+            found = [os.fsencode(n) for n in os.listdir(fd)]
+        finally:
+            os.close(fd)
+        return sorted((n for n in found if n.startswith(SALVAGE)), reverse=True)
+
+
+@contextlib.contextmanager
+def drive_errors() -> Iterator[None]:
+    """Turn an OSError of the drive into an error of ours, one sentence."""
+    import errno
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(
+                "the drive is full; nothing older was touched:"
+                " delete snapshots (`mirrorback delete`) or free space, then run again"
+            ) from error
+        where = error.filename
+        name = f" ({_shown(os.fsencode(where))})" if isinstance(where, (str, bytes)) else ""
+        raise DriveError(f"the drive failed: {error.strerror or error}{name}") from error
+
+
+def make_reserve(inner: int) -> None:
+    """Set some bytes and inodes aside, to be given up on a full drive.  A drive
+    without room for them has none."""
+    with contextlib.suppress(OSError):
+        os.mkdir(RESERVE, 0o700, dir_fd=inner)
+    try:
+        folder = os.open(RESERVE, tree.DIRECTORY_FLAGS, dir_fd=inner)
+    except OSError:
+        return
+    try:
+        present = set(os.listdir(folder))
+        for number in range(RESERVE_INODES):
+            if str(number) in present:
+                continue
+            fd = os.open(str(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=folder)
+            try:
+                if number == 0:
+                    # Real bytes: a drive that compresses would keep none of zeros.
+                    content.write_all(fd, secrets.token_bytes(RESERVE_BYTES), 0)
+            finally:
+                os.close(fd)
+    except OSError:
+        pass
+    finally:
+        os.close(folder)
+
+
+def give_up_reserve(inner: int) -> None:
+    """Free what `make_reserve` set aside."""
+    from mirrorback.store.remove import remove_tree
+
+    remove_tree(inner, RESERVE, threads=1)
+
+
+def new_id() -> str:
+    """A name for a repository that no other has."""
+    return secrets.token_hex(16)
+
+
+def _is_repository(fd: int) -> bool:
+    try:
+        os.stat(os.path.join(INNER, b"repository.toml"), dir_fd=fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _none(path: bytes, reason: str | None) -> NoRepository:
+    return NoRepository(
+        f"there is no repository at {_shown(path)} ({reason}): is the drive mounted?"
+        " A new one is made with --init"
+    )
+
+
+def _shown(path: bytes) -> str:
+    return settings.escape(path)

@@ -1,0 +1,108 @@
+"""The tables of the catalog, and of the spool that a backup fills beside it."""
+
+from __future__ import annotations
+
+FORMAT = 1
+APPLICATION_ID = 0x6D626B31  # "mbk1"
+
+# `first` and `last` are snapshot ids, both included; `last` is NULL in the mirror.
+# They may name snapshots that have been deleted since.  `lineage` is the id of
+# the first entry of a line: one name through changes and moves.
+ENTRY = (
+    "id",
+    "dir",
+    "name",
+    "kind",
+    "first",
+    "last",
+    "object",
+    "lineage",
+    "from_dir",
+    "from_name",
+    "stale",
+)
+
+# `ino`, `ctime` and `nlink` are the source's, as of the last backup that saw it.
+OBJECT = (
+    "id",
+    "kind",
+    "mode",
+    "owner",
+    "mtime",
+    "size",
+    "rdev",
+    "target",
+    "attributes",
+    "flags",
+    "btime",
+    "digest",
+    "sparse",
+    "split",
+    "ino",
+    "ctime",
+    "nlink",
+)
+
+CATALOG = """
+CREATE TABLE property (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE snapshot (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, time INTEGER NOT NULL,
+    offset INTEGER NOT NULL, state INTEGER NOT NULL, root INTEGER NOT NULL,
+    incomplete INTEGER NOT NULL, pinned TEXT, files INTEGER NOT NULL, bytes INTEGER NOT NULL);
+CREATE TABLE directory (
+    id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, fingerprint BLOB,
+    UNIQUE (parent, name));
+CREATE TABLE owner (
+    id INTEGER PRIMARY KEY, uid INTEGER NOT NULL, gid INTEGER NOT NULL, user TEXT, grp TEXT);
+CREATE TABLE attributes (digest BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE object (
+    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, mode INTEGER NOT NULL, owner INTEGER NOT NULL,
+    mtime INTEGER NOT NULL, size INTEGER NOT NULL, rdev INTEGER NOT NULL, target BLOB,
+    attributes BLOB, flags INTEGER NOT NULL, btime INTEGER, digest BLOB, sparse INTEGER NOT NULL,
+    split INTEGER NOT NULL, ino INTEGER NOT NULL, ctime INTEGER NOT NULL, nlink INTEGER NOT NULL,
+    digest_of_row INTEGER NOT NULL);
+CREATE TABLE entry (
+    id INTEGER PRIMARY KEY, dir INTEGER NOT NULL, name BLOB NOT NULL, kind INTEGER NOT NULL,
+    first INTEGER NOT NULL, last INTEGER, object INTEGER NOT NULL, lineage INTEGER NOT NULL,
+    from_dir INTEGER, from_name BLOB, stale INTEGER NOT NULL, digest_of_row INTEGER NOT NULL);
+CREATE INDEX entry_place ON entry (dir, name);
+CREATE INDEX entry_object ON entry (object);
+CREATE INDEX entry_first ON entry (first);
+CREATE INDEX entry_last ON entry (last) WHERE last IS NOT NULL;
+CREATE INDEX object_linked ON object (ino) WHERE nlink > 1;
+"""
+
+# What a backup finds (`change`, `gone`) and what it makes of it (the rest, in
+# the catalog's own columns, taken over in one transaction).
+SPOOL = """
+CREATE TABLE spool.change (
+    id INTEGER PRIMARY KEY, dir INTEGER NOT NULL, name BLOB NOT NULL, kind INTEGER NOT NULL,
+    ino INTEGER, dev INTEGER, mode INTEGER, size INTEGER, mtime INTEGER, ctime INTEGER,
+    uid INTEGER, gid INTEGER, nlink INTEGER, rdev INTEGER,
+    entry INTEGER, object INTEGER, old_kind INTEGER, old_ino INTEGER, old_nlink INTEGER,
+    old_lineage INTEGER,
+    same_content INTEGER, same_metadata INTEGER, digest BLOB, sparse INTEGER,
+    inspected INTEGER NOT NULL, target BLOB, xattrs BLOB, flags INTEGER, btime INTEGER,
+    settled INTEGER NOT NULL,
+    action INTEGER NOT NULL, use INTEGER, moved INTEGER, leader INTEGER, verdict TEXT);
+CREATE INDEX spool.change_place ON change (dir);
+CREATE TABLE spool.gone (
+    entry INTEGER PRIMARY KEY, dir INTEGER NOT NULL, name BLOB NOT NULL, kind INTEGER NOT NULL,
+    object INTEGER NOT NULL, lineage INTEGER NOT NULL, ino INTEGER, size INTEGER, mtime INTEGER,
+    replaced INTEGER NOT NULL, moved_to INTEGER);
+CREATE INDEX spool.gone_place ON gone (dir);
+CREATE TABLE spool.directory (id INTEGER PRIMARY KEY, parent INTEGER, name BLOB);
+CREATE TABLE spool.fingerprint (dir INTEGER PRIMARY KEY, value BLOB);
+CREATE TABLE spool.refresh (
+    object INTEGER PRIMARY KEY, ino INTEGER, ctime INTEGER, nlink INTEGER);
+CREATE TABLE spool.stale (entry INTEGER PRIMARY KEY, stale INTEGER NOT NULL);
+CREATE TABLE spool.closed (entry INTEGER PRIMARY KEY);
+CREATE TABLE spool.split (object INTEGER PRIMARY KEY);
+CREATE TABLE spool.attributes (digest BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;
+CREATE TABLE spool.object (
+    id INTEGER PRIMARY KEY, kind, mode, owner, mtime, size, rdev, target, attributes, flags,
+    btime, digest, sparse, split, ino, ctime, nlink);
+CREATE TABLE spool.entry (
+    id INTEGER PRIMARY KEY, dir, name, kind, first, last, object, lineage, from_dir, from_name,
+    stale);
+"""

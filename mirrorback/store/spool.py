@@ -1,0 +1,400 @@
+"""The spool: what a backup has found and made, on disk until it is recorded.
+
+It lies beside the catalog and is attached to it, so that moves are found and
+results taken over by SQL, however many there are.  It is made with the first
+difference: a night without changes writes none.  Only the lock's holder uses
+it, and it is worth nothing after a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sqlite3
+import urllib.parse
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from mirrorback.model import Digest, Kind, Metadata, Owner
+from mirrorback.store import encoding, owners, schema
+from mirrorback.store.catalog import Catalog
+
+BATCH = 2000
+
+
+class Action:
+    """What the build does for a difference (numbers, as they stand in a column)."""
+
+    COPY = 1  # from the source, whatever its kind
+    REUSE = 2  # link the object `use`, which the entry `moved` or the path itself shows
+    CLONE = 3  # a new inode with the bytes of the object `use`
+    FOLLOW = 4  # link what is made for the difference `leader`
+    KEEP = 5  # could not be read: link what was there, marked stale
+    DIRECTORY = 6
+
+
+class Difference(NamedTuple):
+    """One source entry that is not as the catalog has it (columns of spool.change)."""
+
+    id: int
+    dir: int
+    name: bytes
+    kind: int
+    ino: int
+    dev: int
+    mode: int  # without S_IFMT
+    size: int
+    mtime: int
+    ctime: int
+    uid: int
+    gid: int
+    nlink: int
+    rdev: int
+    entry: int | None = None  # what the mirror has at this path
+    object: int | None = None
+    old_kind: int | None = None
+    old_ino: int | None = None
+    old_nlink: int | None = None
+    old_lineage: int | None = None
+    same_content: int | None = None  # None: not known
+    same_metadata: int | None = None
+    digest: bytes | None = None
+    sparse: int = 0
+    inspected: int = 0  # the columns that follow were read
+    target: bytes | None = None
+    xattrs: bytes | None = None
+    flags: int = 0
+    btime: int | None = None
+    settled: int = 1  # 0: may have changed within the clock's grain
+    action: int = Action.COPY
+    use: int | None = None
+    moved: int | None = None  # the entry it was before
+    leader: int | None = None
+    verdict: str | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """What was seen of the entry; complete where `inspected`."""
+        kind = Kind(self.kind)
+        return Metadata(
+            kind=kind,
+            mode=0o777 if kind is Kind.SYMLINK else self.mode,
+            owner=owners.named(self.uid, self.gid),
+            mtime=self.mtime,
+            size=self.size if kind is Kind.FILE else 0,
+            rdev=self.rdev if kind in (Kind.CHAR, Kind.BLOCK) else 0,
+            target=self.target,
+            xattrs=encoding.unpack_xattrs(self.xattrs),
+            flags=self.flags,
+            btime=self.btime,
+        )
+
+    def seen(self, metadata: Metadata) -> Difference:
+        """The same with attributes, flags and target read."""
+        return self._replace(
+            inspected=1,
+            target=metadata.target,
+            xattrs=encoding.pack_xattrs(metadata.xattrs),
+            flags=metadata.flags,
+            btime=metadata.btime,
+        )
+
+
+class Gone(NamedTuple):
+    """An entry of the mirror whose path is no more, or now shows another inode."""
+
+    entry: int
+    dir: int
+    name: bytes
+    kind: int
+    object: int
+    lineage: int
+    ino: int
+    size: int
+    mtime: int
+    replaced: int
+    moved_to: int | None = None
+
+
+_CHANGE_COLUMNS = ", ".join(Difference._fields)
+_CHANGE_MARKS = ", ".join("?" * len(Difference._fields))
+_GONE_MARKS = ", ".join("?" * len(Gone._fields))
+
+
+class Spool:
+    """The spool of one run.  Its methods may be called from several threads."""
+
+    def __init__(self, catalog: Catalog, path: bytes) -> None:
+        self._catalog = catalog
+        self._db = catalog.db
+        self._lock = catalog.lock
+        self.path = path
+        self.used = False
+        self._changes: list[Difference] = []
+        self._gone: list[Gone] = []
+        self._rows: dict[str, list[tuple[object, ...]]] = {}
+        self._waiting = 0
+        self._change_ids = itertools.count(1)
+        self._owners = catalog.owners()
+        self._owners_known = len(self._owners)
+        self._next = {
+            table: (self._db.execute(f"SELECT max(id) FROM main.{table}").fetchone()[0] or 0) + 1
+            for table in ("object", "entry", "directory")
+        }
+
+    # --- filling it -------------------------------------------------------------
+
+    def next_change(self) -> int:
+        """A number for a new difference."""
+        return next(self._change_ids)
+
+    def new_id(self, table: str) -> int:
+        """A number for a new object, entry or directory."""
+        with self._lock:
+            number = self._next[table]
+            self._next[table] = number + 1
+            return number
+
+    def owner(self, owner: Owner) -> int:
+        """The id of an owner, a new one where it is new."""
+        with self._lock:
+            return self._owners.setdefault(owner, len(self._owners) + 1)
+
+    def change(self, difference: Difference) -> None:
+        """Add a difference."""
+        with self._lock:
+            self._changes.append(difference)
+            self._count()
+
+    def gone(self, gone: Gone) -> None:
+        """Add an entry that is gone or replaced."""
+        with self._lock:
+            self._gone.append(gone)
+            self._count()
+
+    def add(self, table: str, *row: object) -> None:
+        """Add a row to one of the result tables; an earlier one with its key gives way."""
+        with self._lock:
+            self._rows.setdefault(table, []).append(row)
+            self._count()
+
+    def attributes(self, metadata: Metadata) -> bytes | None:
+        """Store the extended attributes; the key an object names them by."""
+        if not metadata.xattrs:
+            return None
+        packed = encoding.pack_xattrs(metadata.xattrs)
+        key: bytes = blake3(packed).digest(16)
+        self.add("attributes", key, packed)
+        return key
+
+    def object(
+        self,
+        number: int,
+        metadata: Metadata,
+        digest: Digest | None,
+        source: tuple[int, int, int],
+    ) -> None:
+        """Add a new object; `source` is ino, ctime and nlink there."""
+        self.add(
+            "object",
+            number,
+            int(metadata.kind),
+            metadata.mode,
+            self.owner(metadata.owner),
+            metadata.mtime,
+            metadata.size,
+            metadata.rdev,
+            metadata.target,
+            self.attributes(metadata),
+            metadata.flags,
+            metadata.btime,
+            digest.value if digest else None,
+            int(digest.sparse) if digest else 0,
+            0,
+            *source,
+        )
+
+    def gone_below(self, directory: int) -> None:
+        """Add everything the mirror has below a directory as gone."""
+        self.flush()
+        self._open()
+        with self._lock:
+            self._db.execute(
+                "INSERT INTO spool.gone"
+                " WITH RECURSIVE below(id) AS (VALUES (?) UNION ALL"
+                "  SELECT d.id FROM main.directory d JOIN below b ON d.parent = b.id)"
+                " SELECT e.id, e.dir, e.name, e.kind, e.object, e.lineage, o.ino, o.size, o.mtime,"
+                "  0, NULL FROM below b JOIN main.entry e ON e.dir = b.id AND e.last IS NULL"
+                "  JOIN main.object o ON o.id = e.object",
+                (directory,),
+            )
+            self._db.execute(
+                "INSERT OR REPLACE INTO spool.fingerprint"
+                " WITH RECURSIVE below(id) AS (VALUES (?) UNION ALL"
+                "  SELECT d.id FROM main.directory d JOIN below b ON d.parent = b.id)"
+                " SELECT b.id, NULL FROM below b JOIN main.directory d ON d.id = b.id"
+                "  WHERE d.fingerprint IS NOT NULL",
+                (directory,),
+            )
+
+    def update(self, sql: str, parameters: tuple[object, ...] = ()) -> None:
+        """Run a statement on what has been filled in so far."""
+        self.flush()
+        if self.used:
+            with self._lock:
+                self._db.execute(sql, parameters)
+
+    def update_many(self, sql: str, parameters: Iterable[tuple[object, ...]]) -> None:
+        """Run a statement for many rows at once."""
+        self.flush()
+        if self.used:
+            with self._lock, self._batch():
+                self._db.executemany(sql, parameters)
+
+    # --- reading it ---------------------------------------------------------------
+
+    def select(self, sql: str, parameters: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+        """The rows of a query, a batch in memory at a time.  The query must name
+        a key order that goes on: it is run again behind the last row, so it has
+        to take `:after` (an integer, at first -1) and give that key first."""
+        self.flush()
+        after: object = -1
+        while self.used:
+            with self._lock:
+                rows = self._db.execute(f"{sql} LIMIT {BATCH}", (*parameters, after)).fetchall()
+            yield from rows
+            if len(rows) < BATCH:
+                return
+            after = rows[-1][0]
+
+    def changes(self, where: str, parameters: tuple[object, ...] = ()) -> Iterator[Difference]:
+        """Differences by a condition, in the order of their numbers."""
+        sql = f"SELECT {_CHANGE_COLUMNS} FROM spool.change WHERE ({where}) AND id > ? ORDER BY id"
+        for row in self.select(sql, parameters):
+            yield Difference._make(row)
+
+    def changes_in(self, directory: int) -> list[Difference]:
+        """The differences of one directory."""
+        if not self.used:
+            return []
+        with self._lock:
+            rows = self._db.execute(
+                f"SELECT {_CHANGE_COLUMNS} FROM spool.change WHERE dir = ?", (directory,)
+            ).fetchall()
+        return [Difference._make(row) for row in rows]
+
+    def gone_in(self, directory: int) -> set[bytes]:
+        """The names that one directory has lost."""
+        if not self.used:
+            return set()
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT name FROM spool.gone WHERE dir = ? AND NOT replaced", (directory,)
+            ).fetchall()
+        return {row[0] for row in rows}
+
+    def fetch(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        """All rows of a small query."""
+        self.flush()
+        if not self.used:
+            return []
+        with self._lock:
+            return self._db.execute(sql, parameters).fetchall()
+
+    def directory_path(self, directory: int) -> bytes:
+        """The path of a directory, new ones included."""
+        names: list[bytes] = []
+        with self._lock:
+            while self.used:
+                row = self._db.execute(
+                    "SELECT parent, name FROM spool.directory WHERE id = ?", (directory,)
+                ).fetchone()
+                if row is None:
+                    break
+                directory, name = row
+                names.append(name)
+            top = self._catalog.directory_path(directory)
+        return b"/".join([top, *reversed(names)] if top else list(reversed(names)))
+
+    def new_owners(self) -> list[tuple[int, int, int, str | None, str | None]]:
+        """The owners that the catalog does not have yet."""
+        with self._lock:
+            return [
+                (number, o.uid, o.gid, o.user, o.group)
+                for o, number in self._owners.items()
+                if number > self._owners_known
+            ]
+
+    # --- the file -------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what waits in memory."""
+        with self._lock:
+            if not self._waiting:
+                return
+            self._open()
+            with self._batch():
+                self._db.executemany(
+                    f"INSERT INTO spool.change VALUES ({_CHANGE_MARKS})", self._changes
+                )
+                self._db.executemany(f"INSERT INTO spool.gone VALUES ({_GONE_MARKS})", self._gone)
+                for table, rows in self._rows.items():
+                    marks = ", ".join("?" * len(rows[0]))
+                    self._db.executemany(
+                        f"INSERT OR REPLACE INTO spool.{table} VALUES ({marks})", rows
+                    )
+            self._changes.clear()
+            self._gone.clear()
+            self._rows.clear()
+            self._waiting = 0
+
+    def close(self) -> None:
+        """Detach the spool and remove its file."""
+        with self._lock:
+            if self.used:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                self._db.execute("DETACH spool")
+                self.used = False
+        discard(self.path)
+
+    def _count(self) -> None:
+        self._waiting += 1
+        if self._waiting >= BATCH:
+            self.flush()
+
+    def _open(self) -> None:
+        if self.used:
+            return
+        discard(self.path)
+        # As a URI, since the path may be any bytes.
+        self._db.execute("ATTACH ? AS spool", ("file:" + urllib.parse.quote(self.path),))
+        self._db.execute("PRAGMA spool.journal_mode = OFF")
+        self._db.execute("PRAGMA spool.synchronous = OFF")
+        self._db.execute("PRAGMA spool.locking_mode = EXCLUSIVE")
+        self._db.execute("PRAGMA spool.cache_size = -16000")
+        self.used = True
+        with self._batch():
+            for statement in schema.SPOOL.split(";"):
+                self._db.execute(statement)
+
+    @contextlib.contextmanager
+    def _batch(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN")
+        try:
+            yield self._db
+        finally:
+            # Nothing to roll back to: the spool keeps no journal.
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
+
+
+def discard(path: bytes) -> None:
+    """Remove what an earlier run may have left of a spool."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+

@@ -1,0 +1,164 @@
+"""Walking trees by directory descriptors: any depth, any name, no symlink followed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from mirrorback.store import system
+
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+KEPT_OPEN = 96  # descriptors a cursor keeps of its chain, however deep it is
+
+# One scanned entry: name, ino, mode, size, mtime, ctime, uid, gid, nlink, rdev.
+# A plain tuple: a million are made a night, and most are only digested.
+Row = tuple[str, int, int, int, int, int, int, int, int, int]
+
+
+def split(path: bytes) -> list[bytes]:
+    """The components of a relative path; none for the root."""
+    return path.split(b"/") if path else []
+
+
+def join(parent: bytes, name: bytes) -> bytes:
+    """The relative path of `name` in `parent`."""
+    return parent + b"/" + name if parent else name
+
+
+def parent_of(path: bytes) -> tuple[bytes, bytes]:
+    """The relative path of the folder that holds `path`, and the last component."""
+    head, _, name = path.rpartition(b"/")
+    return head, name
+
+
+def open_root(path: bytes) -> int:
+    """Open the directory at which a tree starts (symlinks on the way to it are
+    the person's own and are followed).  Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+class Cursor:
+    """Opens directories below one root, one after another.
+
+    The chain of the last one stays open, so that going to a sibling or a child
+    costs one system call.  Each step is O_NOFOLLOW: a symlink where a
+    directory was expected is an error, wherever it points.  Not for several
+    threads; each has its own.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._names: list[bytes] = []
+        self._fds: list[int | None] = []
+
+    def open(self, path: bytes) -> int:
+        """A descriptor of the directory `path`, good until the next call.  Raises OSError."""
+        names = split(path)
+        common = 0
+        for ours, theirs in zip(self._names, names, strict=False):
+            if ours != theirs:
+                break
+            common += 1
+        self._cut(common)
+        while common and self._fds[common - 1] is None:
+            common -= 1
+        self._cut(common)
+        fd = self._fds[-1] if self._fds else self._root
+        assert fd is not None
+        for name in names[common:]:
+            fd = _open_directory(name, fd)
+            self._names.append(name)
+            self._fds.append(fd)
+            if len(self._fds) > KEPT_OPEN:
+                self._let_go(len(self._fds) - KEPT_OPEN // 2)
+        return fd
+
+    def close(self) -> None:
+        """Close what is open (not the root, which belongs to the caller)."""
+        self._cut(0)
+
+    def _cut(self, length: int) -> None:
+        while len(self._fds) > length:
+            fd = self._fds.pop()
+            self._names.pop()
+            if fd is not None:
+                os.close(fd)
+
+    def _let_go(self, index: int) -> None:
+        """Close a descriptor in the middle of a very long chain."""
+        fd = self._fds[index]
+        if fd is not None:
+            os.close(fd)
+            self._fds[index] = None
+
+
+def _open_directory(name: bytes, dir_fd: int) -> int:
+    try:
+        return os.open(name, DIRECTORY_FLAGS | system.O_NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        return os.open(name, DIRECTORY_FLAGS, dir_fd=dir_fd)
+
+
+def scan(fd: int, device: int) -> tuple[list[Row], dict[str, int], list[tuple[str, OSError]]]:
+    """Read one open directory.
+
+    Returns its entries sorted by name, the device numbers of those that are
+    not on `device`, and the entries that could not be examined with the
+    reason.  Entries that vanish meanwhile are left out.  Raises OSError where
+    the directory cannot be read to its end.
+    """
+    rows: list[Row] = []
+    append = rows.append
+    foreign: dict[str, int] = {}
+    failed: list[tuple[str, OSError]] = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = entry.name
+            try:
+                st = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                failed.append((name, error))
+                continue
+            append(
+                (
+                    name,
+                    st.st_ino,
+                    st.st_mode,
+                    st.st_size,
+                    st.st_mtime_ns,
+                    st.st_ctime_ns,
+                    st.st_uid,
+                    st.st_gid,
+                    st.st_nlink,
+                    st.st_rdev,
+                )
+            )
+            if st.st_dev != device:
+                foreign[name] = st.st_dev
+    rows.sort()
+    return rows, foreign, failed
+
+
+def walk(cursor: Cursor, top: bytes = b"") -> Iterator[tuple[bytes, int]]:
+    """Every directory from `top` down, parents first, with a descriptor that is
+    good until the next step.  Directories that vanish or cannot be entered are
+    left out."""
+    stack = [top]
+    while stack:
+        path = stack.pop()
+        try:
+            fd = cursor.open(path)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+                continue
+            raise
+        yield path, fd
+        with os.scandir(cursor.open(path)) as entries:
+            stack.extend(
+                join(path, os.fsencode(entry.name))
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False)
+            )
