@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 import urllib.parse
@@ -18,6 +19,7 @@ from mirrorback.errors import Damaged, DriveError, Locked, NoSpace
 from mirrorback.model import Owner, Snapshot
 from mirrorback.store import encoding, schema
 
+FOLDER_NAME = re.compile(r"[0-9]{4,5}-[0-9]{2}-[0-9]{2}-[0-9]{6}(-[0-9]{1,6})?", re.ASCII)
 WAIT_S = 60.0  # for another process that holds the file
 PUBLISHED, PENDING, DELETING = 0, 1, 2  # states of a snapshot
 
@@ -137,7 +139,7 @@ class Catalog:
         return [
             Snapshot(
                 id=row[0],
-                name=row[1],
+                name=_folder_name(row[1]),
                 time=row[2],
                 offset=row[3],
                 current=number == len(rows),
@@ -151,9 +153,10 @@ class Catalog:
 
     def in_state(self, state: int) -> list[tuple[int, str, int]]:
         """Id, folder name and root inode number of the snapshots in a state, oldest first."""
-        return self.db.execute(
+        rows = self.db.execute(
             "SELECT id, name, root FROM snapshot WHERE state = ? ORDER BY id", (state,)
-        ).fetchall()
+        )
+        return [(number, _folder_name(name), root) for number, name, root in rows]
 
     def owners(self) -> dict[Owner, int]:
         """Every owner that objects name, with its id."""
@@ -196,6 +199,13 @@ class Catalog:
             self._directories.clear()
         self._directories[directory] = path
         return path
+
+
+def _folder_name(name: object) -> str:
+    """A snapshot's name as the catalog has it, if it is one: it is used as a path."""
+    if not isinstance(name, str) or not FOLDER_NAME.fullmatch(name):
+        raise _damaged()
+    return name
 
 
 def _bad_name(name: bytes) -> bool:

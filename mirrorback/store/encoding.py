@@ -34,6 +34,19 @@ def unpack_xattrs(packed: bytes | None) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(found)
 
 
+def pack_time(time: int) -> int | bytes:
+    """A time in ns as a column holds it: SQLite's integers end in the year 2262, what
+    lies beyond is 16 bytes, big endian."""
+    if -(1 << 63) <= time < 1 << 63:
+        return time
+    return time.to_bytes(16, "big", signed=True)
+
+
+def unpack_time(column: int | bytes) -> int:
+    """The inverse of `pack_time`."""
+    return column if isinstance(column, int) else int.from_bytes(column, "big", signed=True)
+
+
 def row_check(*columns: object) -> int:
     """A CRC-32 over the columns of a row: finds any single flipped bit, which
     SQLite itself does not.  Kept in the row's last column."""

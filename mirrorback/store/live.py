@@ -55,7 +55,7 @@ def metadata_of(columns: tuple[object, ...]) -> Metadata:
         kind=Kind(kind),  # type: ignore[arg-type]
         mode=mode,  # type: ignore[arg-type]
         owner=Owner(uid, gid, user, grp),  # type: ignore[arg-type]
-        mtime=mtime,  # type: ignore[arg-type]
+        mtime=encoding.unpack_time(mtime),  # type: ignore[arg-type]
         size=size,  # type: ignore[arg-type]
         rdev=rdev,  # type: ignore[arg-type]
         target=target,  # type: ignore[arg-type]
@@ -74,7 +74,12 @@ def rows(catalog: Catalog, directory: int) -> dict[bytes, LiveRow]:
     """The mirror's entries in one directory, by name."""
     with catalog.lock:
         found = catalog.db.execute(_LIVE, (directory,)).fetchall()
-    return {row[0]: LiveRow._make(row) for row in found}
+    return {row[0]: _live_row(row) for row in found}
+
+
+def _live_row(columns: tuple) -> LiveRow:  # type: ignore[type-arg]
+    row = LiveRow._make(columns)
+    return row if isinstance(row.mtime, int) else row._replace(mtime=encoding.unpack_time(row.mtime))
 
 
 def names(catalog: Catalog, directory: int) -> list[tuple[bytes, int, int, int]]:

@@ -24,7 +24,7 @@ import os
 from collections.abc import Callable
 
 from mirrorback.errors import Damaged
-from mirrorback.store import durable, node, record, remove, settings, spool, system, tree
+from mirrorback.store import durable, encoding, node, record, remove, settings, spool, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, Catalog
 from mirrorback.store.record import NewSnapshot
 from mirrorback.store.repository import (
@@ -81,11 +81,9 @@ def _exchange(repo: Repository, root: int, older: tuple[int, str, int] | None) -
     if current is None:
         system.rename_new(repo.inner, INCOMING, repo.fd, CURRENT)
     elif not system.exchange(repo.fd, CURRENT, repo.inner, INCOMING):
-        # The drive cannot exchange.  The mirror goes to the trash for a moment, so
-        # that it never takes a dated name while it may still be the mirror.
+        # The drive cannot exchange: for a moment there is no mirror.
         os.rename(CURRENT, _waiting(older), src_dir_fd=repo.fd, dst_dir_fd=repo.inner)
         system.rename_new(repo.inner, INCOMING, repo.fd, CURRENT)
-        os.rename(_waiting(older), INCOMING, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
 
 
 def _waiting(older: tuple[int, str, int] | None) -> bytes:
@@ -123,7 +121,7 @@ def _restore_time(repo: Repository, catalog: Catalog, snapshot: int, name: bytes
     ).fetchone()
     if row is not None:
         with contextlib.suppress(FileNotFoundError):
-            node.set_times(name, row[0], repo.fd)
+            node.set_times(name, encoding.unpack_time(row[0]), repo.fd)
 
 
 def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda count: None) -> None:
@@ -183,3 +181,22 @@ def empty_trash(repo: Repository, *, salvage: bool, progress: Progress = lambda 
                 remove.remove_tree(trash, name, progress=progress)
     finally:
         os.close(trash)
+
+
+def salvage_size(repo: Repository) -> int:
+    """Bytes that what interrupted runs have copied takes on the drive."""
+    total = 0
+    for name in repo.salvage():
+        top = os.open(os.path.join(TRASH, name), tree.DIRECTORY_FLAGS, dir_fd=repo.inner)
+        cursor = tree.Cursor(top)
+        try:
+            for _path, fd in tree.walk(cursor):
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        st = entry.stat(follow_symlinks=False)
+                        if st.st_nlink == 1:
+                            total += st.st_blocks * 512
+        finally:
+            cursor.close()
+            os.close(top)
+    return total

@@ -166,7 +166,7 @@ def _update_rows(db: sqlite3.Connection) -> None:
         " FROM spool.refresh r WHERE r.object = main.object.id"
     )
     db.execute(
-        f"UPDATE main.object SET split = 1, digest_of_row = {_check(schema.OBJECT, split='1')}"
+        f"UPDATE main.object SET drive = 1, digest_of_row = {_check(schema.OBJECT, drive='1')}"
         " WHERE id IN (SELECT object FROM spool.split)"
     )
     columns = {c: f"main.entry.{c}" for c in schema.ENTRY}

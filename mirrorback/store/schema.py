@@ -4,6 +4,7 @@ from __future__ import annotations
 
 FORMAT = 1
 APPLICATION_ID = 0x6D626B31  # "mbk1"
+WHOLE, SPLIT, ABSENT = 0, 1, 2
 
 # `first` and `last` are snapshot ids, both included; `last` is NULL in the mirror.
 # They may name snapshots that have been deleted since.  `lineage` is the id of
@@ -22,7 +23,9 @@ ENTRY = (
     "stale",
 )
 
-# `ino`, `ctime` and `nlink` are the source's, as of the last backup that saw it.
+# `drive` says how the drive holds an object: WHOLE, SPLIT over several inodes
+# where it allows no more links, or not at all (ABSENT, such as a device without
+# root).  `ino`, `ctime` and `nlink` are the source's, as of the last backup that saw it.
 OBJECT = (
     "id",
     "kind",
@@ -37,7 +40,7 @@ OBJECT = (
     "btime",
     "digest",
     "sparse",
-    "split",
+    "drive",
     "ino",
     "ctime",
     "nlink",
@@ -59,7 +62,7 @@ CREATE TABLE object (
     id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, mode INTEGER NOT NULL, owner INTEGER NOT NULL,
     mtime INTEGER NOT NULL, size INTEGER NOT NULL, rdev INTEGER NOT NULL, target BLOB,
     attributes BLOB, flags INTEGER NOT NULL, btime INTEGER, digest BLOB, sparse INTEGER NOT NULL,
-    split INTEGER NOT NULL, ino INTEGER NOT NULL, ctime INTEGER NOT NULL, nlink INTEGER NOT NULL,
+    drive INTEGER NOT NULL, ino INTEGER NOT NULL, ctime INTEGER NOT NULL, nlink INTEGER NOT NULL,
     digest_of_row INTEGER NOT NULL);
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY, dir INTEGER NOT NULL, name BLOB NOT NULL, kind INTEGER NOT NULL,
@@ -83,7 +86,7 @@ CREATE TABLE spool.change (
     old_lineage INTEGER,
     same_content INTEGER, same_metadata INTEGER, digest BLOB, sparse INTEGER,
     inspected INTEGER NOT NULL, target BLOB, xattrs BLOB, flags INTEGER, btime INTEGER,
-    settled INTEGER NOT NULL,
+    settled INTEGER NOT NULL, allocated INTEGER,
     action INTEGER NOT NULL, use INTEGER, moved INTEGER, leader INTEGER, verdict TEXT);
 CREATE INDEX spool.change_place ON change (dir);
 CREATE TABLE spool.gone (
@@ -101,7 +104,7 @@ CREATE TABLE spool.split (object INTEGER PRIMARY KEY);
 CREATE TABLE spool.attributes (digest BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE spool.object (
     id INTEGER PRIMARY KEY, kind, mode, owner, mtime, size, rdev, target, attributes, flags,
-    btime, digest, sparse, split, ino, ctime, nlink);
+    btime, digest, sparse, drive, ino, ctime, nlink);
 CREATE TABLE spool.entry (
     id INTEGER PRIMARY KEY, dir, name, kind, first, last, object, lineage, from_dir, from_name,
     stale);

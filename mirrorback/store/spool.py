@@ -69,11 +69,26 @@ class Difference(NamedTuple):
     flags: int = 0
     btime: int | None = None
     settled: int = 1  # 0: may have changed within the clock's grain
+    allocated: int = 0  # bytes it takes, holes left out
     action: int = Action.COPY
     use: int | None = None
     moved: int | None = None  # the entry it was before
     leader: int | None = None
     verdict: str | None = None
+
+    @classmethod
+    def of_columns(cls, columns: Iterable[object]) -> Difference:
+        """The difference in a row of spool.change."""
+        row = cls._make(columns)  # type: ignore[arg-type]
+        return row if isinstance(row.mtime, int) else row._replace(
+            mtime=encoding.unpack_time(row.mtime)
+        )
+
+    def columns(self) -> tuple[object, ...]:
+        """The row of spool.change for it."""
+        if isinstance(encoding.pack_time(self.mtime), int):
+            return self
+        return self._replace(mtime=encoding.pack_time(self.mtime))  # type: ignore[arg-type]
 
     @property
     def metadata(self) -> Metadata:
@@ -133,7 +148,7 @@ class Spool:
         self._lock = catalog.lock
         self.path = path
         self.used = False
-        self._changes: list[Difference] = []
+        self._changes: list[tuple[object, ...]] = []
         self._gone: list[Gone] = []
         self._rows: dict[str, list[tuple[object, ...]]] = {}
         self._waiting = 0
@@ -166,13 +181,13 @@ class Spool:
     def change(self, difference: Difference) -> None:
         """Add a difference."""
         with self._lock:
-            self._changes.append(difference)
+            self._changes.append(difference.columns())
             self._count()
 
     def gone(self, gone: Gone) -> None:
         """Add an entry that is gone or replaced."""
         with self._lock:
-            self._gone.append(gone)
+            self._gone.append(gone._replace(mtime=encoding.pack_time(gone.mtime)))  # type: ignore[arg-type]
             self._count()
 
     def add(self, table: str, *row: object) -> None:
@@ -196,6 +211,7 @@ class Spool:
         metadata: Metadata,
         digest: Digest | None,
         source: tuple[int, int, int],
+        drive: int = schema.WHOLE,
     ) -> None:
         """Add a new object; `source` is ino, ctime and nlink there."""
         self.add(
@@ -204,7 +220,7 @@ class Spool:
             int(metadata.kind),
             metadata.mode,
             self.owner(metadata.owner),
-            metadata.mtime,
+            encoding.pack_time(metadata.mtime),
             metadata.size,
             metadata.rdev,
             metadata.target,
@@ -213,7 +229,7 @@ class Spool:
             metadata.btime,
             digest.value if digest else None,
             int(digest.sparse) if digest else 0,
-            0,
+            drive,
             *source,
         )
 
@@ -274,7 +290,7 @@ class Spool:
         """Differences by a condition, in the order of their numbers."""
         sql = f"SELECT {_CHANGE_COLUMNS} FROM spool.change WHERE ({where}) AND id > ? ORDER BY id"
         for row in self.select(sql, parameters):
-            yield Difference._make(row)
+            yield Difference.of_columns(row)
 
     def changes_in(self, directory: int) -> list[Difference]:
         """The differences of one directory."""
@@ -284,7 +300,7 @@ class Spool:
             rows = self._db.execute(
                 f"SELECT {_CHANGE_COLUMNS} FROM spool.change WHERE dir = ?", (directory,)
             ).fetchall()
-        return [Difference._make(row) for row in rows]
+        return [Difference.of_columns(row) for row in rows]
 
     def gone_in(self, directory: int) -> set[bytes]:
         """The names that one directory has lost."""

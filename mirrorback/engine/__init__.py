@@ -1,0 +1,1 @@
+"""The use cases: each brings plan and store together."""

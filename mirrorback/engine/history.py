@@ -1,0 +1,361 @@
+"""History: what there is, what there was, and how it differs.  All from the catalog."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from types import TracebackType
+from typing import BinaryIO
+
+from mirrorback.errors import Damaged, DriveError, NotInHistory
+from mirrorback.model import Change, Entry, Kind, Snapshot, Version
+from mirrorback.plan import history as rules
+from mirrorback.plan import paths, patterns, when
+from mirrorback.plan.history import State
+from mirrorback.store import content, past, settings, tree
+from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
+from mirrorback.store.past import PastRow
+from mirrorback.store.repository import CATALOG, Repository, drive_errors
+
+READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class History:
+    """An open repository, for reading.  A context manager."""
+
+    def __init__(self, repo: Repository, catalog: Catalog, now: datetime, cwd: bytes) -> None:
+        self.repo = repo
+        self.catalog = catalog
+        self.source = repo.settings.source
+        self.repository = repo.path
+        self._now = now
+        self._cwd = cwd
+        self._snapshots: list[Snapshot] | None = None
+
+    @classmethod
+    def open(cls, repository: str, now: datetime, cwd: bytes | None = None) -> History:
+        """Open a repository.  `now` is aware, in local time; relative paths are read
+        from `cwd`.  Raises NoRepository, Damaged, DriveError."""
+        with drive_errors():
+            repo = Repository.open(os.path.abspath(os.fsencode(repository)))
+            try:
+                catalog = Catalog.open(repo.inner_path(CATALOG))
+            except BaseException:
+                repo.close()
+                raise
+        return cls(repo, catalog, now, os.getcwdb() if cwd is None else cwd)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.catalog.close()
+        self.repo.close()
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is not None and not isinstance(error, BrokenPipeError):
+                with drive_errors(), translated():
+                    raise error
+        finally:
+            self.close()
+
+    # --- snapshots and paths -------------------------------------------------------
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots, oldest first; the last is the mirror."""
+        if self._snapshots is None:
+            self._snapshots = self.catalog.snapshots()
+        return self._snapshots
+
+    def location(self, snapshot: Snapshot) -> bytes:
+        """The absolute path of a snapshot's folder."""
+        return self.repo.location(self.catalog, snapshot)
+
+    def resolve(self, text: str | None) -> Snapshot:
+        """The snapshot that a WHEN means.  Raises NotInHistory, UsageError."""
+        snapshots = self.snapshots()
+        if not snapshots:
+            raise NotInHistory("there is no snapshot yet: make a backup first")
+        return when.resolve(text or "latest", snapshots, self._now)
+
+    def find_path(self, typed: bytes, at: str | None) -> tuple[bytes, Snapshot]:
+        """The path in history that a PATH means, and the snapshot, which a path in
+        a dated folder names where no --at does.  Raises UsageError, NotInHistory."""
+        candidates = paths.interpret(
+            typed,
+            source=self.source,
+            repository=self.repository,
+            names={snapshot.name for snapshot in self.snapshots()},
+            cwd=self._cwd,
+        )
+        chosen = next((c for c in candidates if self._ever(c.path)), candidates[0])
+        snapshot = self.resolve(at if at is not None else chosen.snapshot)
+        if at is not None and chosen.snapshot is not None:
+            paths.require_agreement(self.resolve(chosen.snapshot).name, snapshot.name)
+        return chosen.path, snapshot
+
+    def _ever(self, path: bytes) -> bool:
+        place = past.find_directory(self.catalog, path)
+        if place is None:
+            return False
+        return bool(
+            self.catalog.db.execute(
+                "SELECT 1 FROM entry WHERE dir = ? AND name = ? LIMIT 1", place
+            ).fetchone()
+        )
+
+    def entry(self, path: bytes, snapshot: Snapshot) -> PastRow:
+        """What a snapshot shows at a path.  Raises NotInHistory."""
+        place = past.find_directory(self.catalog, path)
+        row = place and past.entry(self.catalog, *place, snapshot.id)
+        if not row:
+            shown = settings.escape(path) or "the source"
+            if place is not None and self._ever(path):
+                raise NotInHistory(
+                    f"{shown} is not in snapshot {snapshot.name};"
+                    " `mirrorback versions` tells in which it is"
+                )
+            raise NotInHistory(f"{shown} was never backed up; `mirrorback find` looks for names")
+        return row
+
+    # --- listings --------------------------------------------------------------------
+
+    def listing(
+        self, path: bytes | None, when_: str | None, recursive: bool = False
+    ) -> Iterator[Entry]:
+        """The entries of a folder (the entry itself, where it is none), by name;
+        all below it if recursive."""
+        found, snapshot = self.find_path(path, when_) if path is not None else (
+            b"",
+            self.resolve(when_),
+        )
+        row = self.entry(found, snapshot)
+        if row.metadata.kind is not Kind.DIRECTORY:
+            yield _entry(found, row)
+            return
+        for below, child in self.walk(found, row, snapshot, deep=recursive):
+            yield _entry(below, child)
+
+    def walk(
+        self, path: bytes, row: PastRow, snapshot: Snapshot, *, deep: bool = True
+    ) -> Iterator[tuple[bytes, PastRow]]:
+        """Everything below a directory of a snapshot, parents first, in order of names."""
+        stack = [(path, past.child(self.catalog, row.dir, row.name))]
+        while stack:
+            here, directory = stack.pop()
+            if directory is None:
+                continue
+            folders = []
+            for child in past.entries(self.catalog, directory, snapshot.id):
+                _require_name(child.name)
+                below = tree.join(here, child.name)
+                yield below, child
+                if deep and child.metadata.kind is Kind.DIRECTORY:
+                    folders.append((below, past.child(self.catalog, directory, child.name)))
+            stack.extend(reversed(folders))
+
+    # --- versions ----------------------------------------------------------------------
+
+    def versions(self, path: bytes, follow: bool = False) -> list[Version]:
+        """Every version that a path has had, oldest first; with `follow` also those
+        it had under the names before it moved here."""
+        found, _snapshot = self.find_path(path, None)
+        versions = self._versions_of(found)
+        if not versions:
+            self.entry(found, self.resolve(None))
+        seen = {found}
+        while follow and versions and versions[0].moved_from not in (None, *seen):
+            origin = versions[0].moved_from
+            assert origin is not None
+            seen.add(origin)
+            first = versions[0].first.id
+            versions = [v for v in self._versions_of(origin) if v.last.id < first] + versions
+        return versions
+
+    def _versions_of(self, path: bytes) -> list[Version]:
+        place = past.find_directory(self.catalog, path)
+        if place is None:
+            return []
+        return self._merge(path, past.runs(self.catalog, *place))
+
+    def _merge(self, path: bytes, rows: list[PastRow]) -> list[Version]:
+        snapshots = {snapshot.id: snapshot for snapshot in self.snapshots()}
+        if not snapshots:
+            return []
+        mirror = max(snapshots)
+        runs = rules.unbroken(
+            ((_state(path, r), r.first, r.last, self._moved_from(r)) for r in rows),
+            snapshots.keys(),
+            mirror,
+        )
+        return [
+            Version(
+                path=path,
+                first=snapshots[run.first],
+                last=snapshots[run.last],
+                metadata=run.state.metadata,
+                digest=run.state.digest,
+                location=os.path.join(self.location(snapshots[run.last]), path).rstrip(b"/"),
+                moved_from=run.moved_from,
+            )
+            for run in runs
+        ]
+
+    def _moved_from(self, row: PastRow) -> bytes | None:
+        if row.from_dir is None or row.from_name is None:
+            return None
+        return tree.join(self._path_of(row.from_dir), row.from_name)
+
+    def _path_of(self, directory: int) -> bytes:
+        return b"" if directory == ABOVE_ROOT else self.catalog.directory_path(directory)
+
+    def find(self, pattern: str, ignore_case: bool = False) -> Iterator[Version]:
+        """Every version whose name, or path if the pattern has a slash, matches a glob."""
+        matches = patterns.compile_glob(pattern, ignore_case)
+        place: tuple[int, bytes] | None = None
+        for _entry_id, directory, name in past.all_names(self.catalog):
+            if (directory, name) == place:
+                continue
+            place = (directory, name)
+            path = tree.join(self._path_of(directory), name)
+            if matches(path):
+                yield from self._merge(path, past.runs(self.catalog, directory, name))
+
+    # --- differences ---------------------------------------------------------------------
+
+    def diff(self, old: str, new: str | None) -> list[Change]:
+        """What changed from one snapshot to another (the mirror by default), by path."""
+        first, second = self.resolve(old), self.resolve(new)
+        older, newer = sorted((first, second), key=lambda s: s.id)
+        ended, begun = past.between(self.catalog, older.id, newer.id)
+        olds = {row.entry: row for row in ended}
+        news = {row.entry: row for row in begun}
+        others_old, others_new = self._links(older, newer, olds, news)
+        states_old = [self._state(r, others_old.get(r.entry)) for r in olds.values()]
+        states_new = [self._state(r, others_new.get(r.entry)) for r in news.values()]
+        if first.id > second.id:
+            states_old, states_new = states_new, states_old
+        return [c for c in rules.changes(states_old, states_new) if c.path]
+
+    def _links(
+        self, older: Snapshot, newer: Snapshot, olds: dict[int, PastRow], news: dict[int, PastRow]
+    ) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]]]:
+        """Who is hard-linked to whom in either snapshot, as far as that changed.  Names
+        that stayed as they were, but lost or gained others, are added to both sides."""
+        before: dict[int, frozenset[int]] = {}
+        after: dict[int, frozenset[int]] = {}
+        for number in past.shared_objects(self.catalog, older.id, newer.id):
+            for groups, snapshot in ((before, older), (after, newer)):
+                names = past.sharing(self.catalog, number, snapshot.id)
+                lineages = frozenset(lineage for _e, lineage, _d, _n in names)
+                groups.update({entry: lineages for entry, _l, _d, _n in names})
+        for entry in before.keys() & after.keys():
+            if before[entry] != after[entry]:
+                olds[entry] = news[entry] = past.by_id(self.catalog, entry)
+        return before, after
+
+    def _state(self, row: PastRow, others: frozenset[int] | None) -> State:
+        state = _state(tree.join(self._path_of(row.dir), row.name), row)
+        return replace(state, others=others or frozenset({row.lineage}))
+
+    # --- content -----------------------------------------------------------------------------
+
+    def cat(self, path: bytes, when_: str | None, out: BinaryIO) -> None:
+        """Write a file's content to `out`; its digest is checked on the way.
+        Raises NotInHistory, Damaged."""
+        found, snapshot = self.find_path(path, when_)
+        row = self.entry(found, snapshot)
+        if row.metadata.kind is not Kind.FILE:
+            raise NotInHistory(
+                f"{settings.escape(found)} is not a file but a {row.metadata.kind.label}"
+            )
+        with self.opened(found, row, snapshot) as (fd, st):
+            self.checked(found, row, fd, st, lambda _offset, data: out.write(data), out.write)
+
+    @contextlib.contextmanager
+    def opened(
+        self, path: bytes, row: PastRow, snapshot: Snapshot
+    ) -> Iterator[tuple[int, os.stat_result]]:
+        """The file on the drive that holds a version.  Raises Damaged where there is
+        none of its size."""
+        where, folder = self.repo.place(self.catalog, snapshot)
+        shown = settings.escape(path)
+        parent, name = tree.parent_of(path)
+        try:
+            top = os.open(folder, tree.DIRECTORY_FLAGS, dir_fd=where)
+            cursor = tree.Cursor(top)
+            try:
+                fd = os.open(name, READ_SAFELY, dir_fd=cursor.open(parent))
+            finally:
+                cursor.close()
+                os.close(top)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Damaged(f"{shown} is missing from the folder of {snapshot.name}") from error
+        except OSError as error:
+            raise DriveError(f"{shown} cannot be read: {error.strerror}") from error
+        try:
+            st = os.fstat(fd)
+            if not stat.S_ISREG(st.st_mode) or st.st_size != row.metadata.size:
+                raise Damaged(f"{shown} in {snapshot.name} is not what was backed up")
+            yield fd, st
+        finally:
+            os.close(fd)
+
+    def checked(
+        self,
+        path: bytes,
+        row: PastRow,
+        fd: int,
+        st: os.stat_result,
+        write: Callable[[int, bytes], object],
+        fill: Callable[[bytes], object] | None = None,
+    ) -> None:
+        """Hand a version's content to `write` (offset, data), holes left out, or as
+        zeros to `fill`.  Raises Damaged at the end where the digest is wrong."""
+        hashing = content.hasher(bool(row.digest and row.digest.sparse))
+        at = 0
+        for offset, data in content.pieces(fd, st):
+            at = _fill(fill, at, offset)
+            hashing.feed(offset, data)
+            write(offset, data)
+            at = offset + len(data)
+        _fill(fill, at, st.st_size)
+        if row.digest is not None and hashing.finish(st.st_size) != row.digest:
+            raise Damaged(
+                f"{settings.escape(path)} is damaged on the drive: its content is not what was"
+                " backed up; `mirrorback verify` tells which snapshots show it"
+            )
+
+
+def _fill(fill: Callable[[bytes], object] | None, at: int, end: int) -> int:
+    """Write zeros from one offset to another, where they are wanted."""
+    while fill is not None and at < end:
+        part = bytes(min(content.CHUNK, end - at))
+        fill(part)
+        at += len(part)
+    return at
+
+
+def _entry(path: bytes, row: PastRow) -> Entry:
+    return Entry(path, row.metadata, row.digest, row.object, bool(row.stale))
+
+
+def _state(path: bytes, row: PastRow) -> State:
+    return State(path, row.lineage, row.object, row.metadata, row.digest)
+
+
+def _require_name(name: bytes) -> None:
+    """A name from the catalog is used as a path: it must be one name."""
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+        raise Damaged("the catalog holds a name that cannot be; run `mirrorback rebuild`")

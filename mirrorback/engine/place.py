@@ -1,0 +1,448 @@
+"""Placing one entry in `incoming/`: linked, copied, cloned, or made anew."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
+
+from mirrorback.model import Digest, Kind, Metadata
+from mirrorback.plan import compare
+from mirrorback.store import content, live, node, reading, schema, system, tree
+from mirrorback.store.catalog import ABOVE_ROOT, Catalog
+from mirrorback.store.spool import Action, Difference, Spool
+
+UNSETTLED_CTIME = -1  # recorded for a file that may change without its times showing it
+READ_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+LOST = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # not where it should be
+Where = tuple[bytes, bytes]  # folder and name in the new snapshot
+NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Placed(enum.Enum):
+    """How an entry came to stand in the new snapshot."""
+
+    DONE = "done"
+    UNSETTLED = "unsettled"  # may change within the clock's grain
+    TORN = "torn"  # changed while being read
+    KEPT = "kept"  # as it was before, stale
+    NOT_HELD = "not held"  # the drive cannot hold such a thing
+
+
+class Bench:
+    """What one thread works with: a cursor in each of the trees."""
+
+    def __init__(
+        self, source: int, current: int | None, incoming: int, salvage: list[int]
+    ) -> None:
+        self.source = tree.Cursor(source)
+        self.incoming = tree.Cursor(incoming)
+        self._current = tree.Cursor(current) if current is not None else None
+        self._elsewhere = tree.Cursor(current) if current is not None else None
+        self._other_incoming = tree.Cursor(incoming)
+        self.salvage = [tree.Cursor(fd) for fd in salvage]
+
+    def mirror(self, path: bytes, *, elsewhere: bool = False) -> int:
+        """A directory of the mirror; `elsewhere` leaves the one of the last call
+        open, for a look at another.  Raises OSError."""
+        cursor = self._elsewhere if elsewhere else self._current
+        if cursor is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no mirror")
+        return cursor.open(path)
+
+    def built(self, path: bytes) -> int:
+        """A directory of the new snapshot other than the one being filled."""
+        return self._other_incoming.open(path)
+
+    def close(self) -> None:
+        """Close what is open."""
+        for cursor in (
+            self.source,
+            self.incoming,
+            self._current,
+            self._elsewhere,
+            self._other_incoming,
+            *self.salvage,
+        ):
+            if cursor is not None:
+                cursor.close()
+
+
+class Placer:
+    """Carries out the action of a difference, and spools what came of it."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        spool: Spool,
+        dresser: node.Dresser,
+        not_kept: node.NotKept,
+        written: Callable[[int], None],
+        copied: Callable[[int], None],
+    ) -> None:
+        self._catalog = catalog
+        self._spool = spool
+        self._dresser = dresser
+        self._not_kept = not_kept
+        self._written = written
+        self._copied = copied
+        self._lock = threading.Lock()
+        self.leaders: set[int] = set()  # differences whose object others follow
+        self._led: dict[int, tuple[Where, int]] = {}  # by leader: where, and which object
+        self._second: dict[int, Where] = {}  # by object: the inode that took over
+        self._absent: set[int] = set()  # new objects that the drive does not hold
+
+    def place(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> Placed:
+        """Make the entry.  Raises Trouble for the source, OSError for the drive."""
+        match difference.action:
+            case Action.REUSE:
+                return self._reuse(bench, folder, into, difference)
+            case Action.CLONE:
+                return self._clone(bench, folder, into, difference)
+            case Action.FOLLOW:
+                return self._follow(bench, folder, into, difference)
+            case Action.KEEP:
+                self.keep(bench, folder, into, difference)
+                return Placed.KEPT
+            case _:
+                return self._copy(bench, folder, into, difference)
+
+    # --- linking what the drive has ---------------------------------------------------
+
+    def _reuse(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> Placed:
+        """Link an object of the mirror, from its place before."""
+        number = difference.use
+        assert number is not None
+        if not self.absent(number) and not self._link(bench, folder, into, difference, number):
+            return self._copy(bench, folder, into, difference)
+        goes_on = difference.object == number and difference.moved is None
+        if goes_on and difference.entry is not None:
+            self._spool.add("stale", difference.entry, 0)
+        else:
+            self.record(difference, number)
+        self.refresh(number, difference)
+        return Placed.DONE if difference.settled else Placed.UNSETTLED
+
+    def _link(
+        self, bench: Bench, folder: bytes, into: int, difference: Difference, number: int
+    ) -> bool:
+        """Link an object; False where someone took it out of the mirror."""
+        try:
+            origin, name = self._origin(bench, folder, difference, number)
+            os.link(
+                name, difference.name, src_dir_fd=origin, dst_dir_fd=into, follow_symlinks=False
+            )
+        except OSError as error:
+            if error.errno in LOST:
+                return False
+            if error.errno != errno.EMLINK:
+                raise
+            self.split(bench, (folder, difference.name), into, number, (origin, name))
+        return True
+
+    def _origin(
+        self, bench: Bench, folder: bytes, difference: Difference, number: int
+    ) -> tuple[int, bytes]:
+        """Directory and name under which the mirror shows an object.  Raises OSError."""
+        if difference.moved is None and number == difference.object:
+            return bench.mirror(folder), difference.name
+        entry = difference.moved
+        places = live.places_of(self._catalog, number)
+        if entry not in places:
+            if not places:
+                raise FileNotFoundError(errno.ENOENT, "not in the mirror")
+            entry = places[0]
+        directory, name = live.place(self._catalog, entry)
+        path = b"" if directory == ABOVE_ROOT else self._catalog_path(directory)
+        return bench.mirror(path, elsewhere=True), name
+
+    def _catalog_path(self, directory: int) -> bytes:
+        with self._catalog.lock:
+            return self._catalog.directory_path(directory)
+
+    def absent(self, number: int) -> bool:
+        """Whether an object is in the catalog only, since the drive cannot hold it."""
+        if number in self._absent:
+            return True
+        with self._catalog.lock:
+            row = self._catalog.db.execute(
+                "SELECT drive FROM main.object WHERE id = ? AND kind != 1", (number,)
+            ).fetchone()
+        return row is not None and row[0] == schema.ABSENT
+
+    def split(
+        self, bench: Bench, where: Where, into: int, number: int, origin: tuple[int, bytes]
+    ) -> None:
+        """An inode has all the links the drive allows: a second one takes over, which
+        the catalog knows as the same object."""
+        with self._lock:
+            second = self._second.get(number)
+        if second is None or not self._link_built(bench, second, into, where[1]):
+            self._duplicate(origin, into, where[1])
+            with self._lock:
+                self._second[number] = where
+            self._spool.add("split", number)
+
+    def _link_built(self, bench: Bench, origin: Where, into: int, name: bytes) -> bool:
+        """Link an entry of the new snapshot; False where its links are used up too."""
+        try:
+            os.link(
+                origin[1],
+                name,
+                src_dir_fd=bench.built(origin[0]),
+                dst_dir_fd=into,
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            return False
+        return True
+
+    def _duplicate(self, origin: tuple[int, bytes], into: int, name: bytes) -> None:
+        """A new inode like another on the drive."""
+        st = os.stat(origin[1], dir_fd=origin[0], follow_symlinks=False)
+        if not stat.S_ISREG(st.st_mode):
+            self._make_other(into, name, node.read_other(st, *origin))
+            return
+        old = os.open(origin[1], os.O_RDONLY | READ_SAFELY, dir_fd=origin[0])
+        try:
+            new = os.open(name, NEW_FILE, 0o600, dir_fd=into)
+            try:
+                self._fill_from(old, st, new, None)
+                self._dress(new, node.read_open(old, st, *origin))
+            finally:
+                os.close(new)
+        finally:
+            os.close(old)
+
+    def _follow(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> Placed:
+        """Another name of an inode that this build has made."""
+        leader = difference.leader
+        assert leader is not None
+        led = self._led.get(leader)
+        if led is None:  # the leader could not be read: this name leads the rest
+            return self._copy(bench, folder, into, difference, lead=leader)
+        where, number = led
+        if number not in self._absent and not self._link_built(
+            bench, where, into, difference.name
+        ):
+            self._duplicate((bench.built(where[0]), where[1]), into, difference.name)
+            self._led[leader] = ((folder, difference.name), number)
+            self._spool.add("split", number)
+        self.record(difference, number)
+        return Placed.DONE
+
+    def keep(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> None:
+        """Link what the mirror had at this path, marked as no longer what the source has."""
+        assert difference.entry is not None and difference.object is not None
+        here = difference._replace(moved=None, use=difference.object)
+        if not self.absent(difference.object) and not self._link(
+            bench, folder, into, here, difference.object
+        ):
+            # Neither source nor mirror has it: from now on the mirror says so.
+            self._spool.add("closed", difference.entry)
+            return
+        self._spool.add("stale", difference.entry, 1)
+        self._spool.update("DELETE FROM spool.gone WHERE entry = ?", (difference.entry,))
+
+    # --- new inodes ----------------------------------------------------------------------
+
+    def _clone(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> Placed:
+        """A new inode whose bytes the mirror has: content from there, all else anew."""
+        number = difference.use if difference.use is not None else difference.object
+        assert number is not None
+        _known, digest = live.object_row(self._catalog, number)
+        try:
+            origin, name = self._origin(bench, folder, difference, number)
+            old = os.open(name, os.O_RDONLY | READ_SAFELY, dir_fd=origin)
+        except OSError as error:
+            if error.errno not in LOST:
+                raise
+            return self._copy(bench, folder, into, difference)
+        try:
+            st = os.fstat(old)
+            if not stat.S_ISREG(st.st_mode) or st.st_size != difference.size:
+                return self._copy(bench, folder, into, difference)
+            new = os.open(difference.name, NEW_FILE, 0o600, dir_fd=into)
+            try:
+                if not self._fill_from(old, st, new, digest):
+                    os.unlink(difference.name, dir_fd=into)
+                    return self._copy(bench, folder, into, difference)
+                metadata = difference.metadata
+                self._dress(new, metadata)
+            finally:
+                os.close(new)
+        finally:
+            os.close(old)
+        source = (difference.ino, difference.ctime, difference.nlink)
+        if not difference.settled:
+            source = (difference.ino, UNSETTLED_CTIME, difference.nlink)
+        self._new(folder, difference, metadata, digest, source)
+        return Placed.DONE if difference.settled else Placed.UNSETTLED
+
+    def _fill_from(self, old: int, st: os.stat_result, new: int, digest: Digest | None) -> bool:
+        """Give a new file the bytes of one on the drive, shared where the drive can;
+        False where they are not what their digest says."""
+        if system.clone_file(old, new):
+            return True
+        hashing = content.hasher(digest.sparse) if digest else None
+        for offset, data in content.pieces(old, st):
+            content.write_all(new, data, offset)
+            self._written(len(data))
+            if hashing is not None:
+                hashing.feed(offset, data)
+        os.ftruncate(new, st.st_size)
+        return hashing is None or hashing.finish(st.st_size) == digest
+
+    def _copy(
+        self,
+        bench: Bench,
+        folder: bytes,
+        into: int,
+        difference: Difference,
+        *,
+        lead: int | None = None,
+    ) -> Placed:
+        """A new inode, all of it from the source."""
+        with reading.troubles():
+            origin = bench.source.open(folder)
+        if difference.kind == Kind.FILE:
+            seen = self._copy_file(bench, folder, origin, into, difference.name)
+        else:
+            seen = reading.look(origin, difference.name, Kind(difference.kind).format_bits)
+        settled = not seen.torn and compare.settled(
+            seen.metadata.mtime, seen.ctime, seen.read_at
+        )
+        ctime = seen.ctime if settled else UNSETTLED_CTIME
+        source = (seen.ino, ctime, seen.nlink)
+        held = difference.kind == Kind.FILE or self._make_other(
+            into, difference.name, seen.metadata
+        )
+        self._new(
+            folder, difference, seen.metadata, seen.digest, source, held=held, lead=lead
+        )
+        if not held:
+            return Placed.NOT_HELD
+        if seen.torn:
+            return Placed.TORN
+        return Placed.DONE if settled else Placed.UNSETTLED
+
+    def _copy_file(
+        self, bench: Bench, folder: bytes, origin: int, into: int, name: bytes
+    ) -> reading.Seen:
+        for cursor in bench.salvage:
+            seen = self._salvaged(cursor, folder, origin, into, name)
+            if seen is not None:
+                return seen
+        fd = os.open(name, NEW_FILE, 0o600, dir_fd=into)
+        try:
+            seen = reading.copy_file(origin, name, fd, lambda count: None)
+            self._dress(fd, seen.metadata)
+        finally:
+            os.close(fd)
+        self._copied(seen.metadata.size)
+        self._written(seen.metadata.size)
+        return seen
+
+    def _salvaged(
+        self, cursor: tree.Cursor, folder: bytes, origin: int, into: int, name: bytes
+    ) -> reading.Seen | None:
+        """Take over what an interrupted run has copied, if it is what the source has:
+        size and time say that it may be, the digests of both that it is."""
+        try:
+            left = cursor.open(folder)
+            fd = os.open(name, os.O_RDWR | READ_SAFELY, dir_fd=left)
+        except OSError:
+            return None
+        try:
+            st = os.fstat(fd)
+            with reading.troubles():
+                now = os.stat(name, dir_fd=origin, follow_symlinks=False)
+            same = (st.st_size, st.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
+            if not stat.S_ISREG(st.st_mode) or st.st_nlink != 1 or not same:
+                return None
+            seen = reading.digest_file(origin, name, None, lambda count: None)
+            assert seen.digest is not None
+            if content.digest_of(fd, st, seen.digest.sparse) != seen.digest:
+                return None
+            os.rename(name, name, src_dir_fd=left, dst_dir_fd=into)
+            self._dress(fd, seen.metadata, fresh=False)
+        finally:
+            os.close(fd)
+        return seen
+
+    def _make_other(self, into: int, name: bytes, metadata: Metadata) -> bool:
+        """A symlink, fifo, socket or device; False where the drive cannot hold it."""
+        try:
+            node.make_other(into, name, metadata)
+        except OSError as error:
+            if error.errno not in node.CANNOT | {errno.ENAMETOOLONG}:
+                raise
+            self._not_kept.add([metadata.kind.label + "s"])
+            return False
+        missed = self._dresser.dress_named(into, name, metadata)
+        if missed:
+            self._not_kept.add(missed)
+        return True
+
+    def _dress(self, fd: int, metadata: Metadata, *, fresh: bool = True) -> None:
+        missed = self._dresser.dress_open(fd, metadata, fresh=fresh)
+        if missed:
+            self._not_kept.add(missed)
+
+    # --- what came of it --------------------------------------------------------------------
+
+    def _new(
+        self,
+        folder: bytes,
+        difference: Difference,
+        metadata: Metadata,
+        digest: Digest | None,
+        source: tuple[int, int, int],
+        *,
+        held: bool = True,
+        lead: int | None = None,
+    ) -> None:
+        number = self._spool.new_id("object")
+        self._spool.object(
+            number, metadata, digest, source, schema.WHOLE if held else schema.ABSENT
+        )
+        if not held:
+            self._absent.add(number)
+        self.record(difference, number)
+        leader = difference.id if lead is None else lead
+        if leader in self.leaders:
+            self._led[leader] = ((folder, difference.name), number)
+
+    def record(self, difference: Difference, number: int) -> None:
+        """Spool the entry that a difference has become; it shows object `number`."""
+        entry = self._spool.new_id("entry")
+        from_dir = from_name = None
+        if difference.moved is not None:
+            from_dir, from_name = live.place(self._catalog, difference.moved)
+        if difference.entry is not None:
+            self._spool.add("closed", difference.entry)
+        lineage = difference.old_lineage if difference.old_lineage is not None else entry
+        self._spool.add(
+            "entry",
+            entry,
+            difference.dir,
+            difference.name,
+            int(difference.kind),
+            None,  # the snapshot's number, known when it is recorded
+            None,
+            number,
+            lineage,
+            from_dir,
+            from_name,
+            0,
+        )
+
+    def refresh(self, number: int, difference: Difference) -> None:
+        """An object goes on; what the source's inode says of itself is new."""
+        ctime = difference.ctime if difference.settled else UNSETTLED_CTIME
+        self._spool.add("refresh", number, difference.ino, ctime, difference.nlink)

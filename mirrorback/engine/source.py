@@ -1,0 +1,131 @@
+"""The source: what belongs to it, and where the walk stops."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from mirrorback.errors import Refused, SourceError
+from mirrorback.plan.selection import Selection, is_cache_tag
+from mirrorback.store import system, tree
+from mirrorback.store.repository import Repository
+
+CACHE_TAG = b"CACHEDIR.TAG"
+
+
+class Source:
+    """An open source directory with the rules of what is taken from it."""
+
+    def __init__(
+        self,
+        path: bytes,
+        fd: int,
+        selection: Selection,
+        *,
+        repository: tuple[int, int],
+        one_file_system: bool,
+    ) -> None:
+        self.path = path
+        self.fd = fd
+        st = os.fstat(fd)
+        self.device = st.st_dev
+        self._selection = selection
+        self._markers = selection.marker_names()
+        self._repository = repository
+        self._one_file_system = one_file_system
+        self._mounts = _below(path, system.mount_points()) if one_file_system else frozenset()
+        self._shut: set[bytes] = set()
+
+    @classmethod
+    def open(
+        cls, path: bytes, repo: Repository, selection: Selection, *, one_file_system: bool
+    ) -> Source:
+        """Open a source.  Raises SourceError where it is none, Refused where it
+        lies in the repository."""
+        try:
+            fd = tree.open_root(path)
+        except NotADirectoryError:
+            raise SourceError("the source is not a folder: give the folder that holds it") from None
+        except OSError as error:
+            raise SourceError(
+                f"the source cannot be read: {(error.strerror or str(error)).lower()}"
+            ) from error
+        real = os.path.realpath(path)
+        if (real + b"/").startswith(repo.path + b"/"):
+            os.close(fd)
+            raise Refused("the source lies inside the repository; a backup of it would never end")
+        return cls(
+            real, fd, selection, repository=repo.identity(), one_file_system=one_file_system
+        )
+
+    def close(self) -> None:
+        """Close the directory."""
+        os.close(self.fd)
+
+    def select(
+        self, path: bytes, fd: int, rows: list[tree.Row], foreign: dict[str, int]
+    ) -> list[tree.Row]:
+        """Of what a directory holds, that which is to be backed up."""
+        device, ino = self._repository
+        chosen = rows
+        if any(row[1] == ino for row in rows):
+            chosen = [
+                row
+                for row in rows
+                if row[1] != ino or foreign.get(row[0], self.device) != device
+            ]
+        if self._one_file_system and foreign:
+            # An entry on another file system is shown empty; its descent ends here.
+            self._shut.update(tree.join(path, os.fsencode(name)) for name in foreign)
+        if not self._selection.everything:
+            chosen = [row for row in chosen if not self._left_out(path, fd, row)]
+        return chosen
+
+    def entered(self, path: bytes) -> bool:
+        """Whether a directory's own content belongs to the backup."""
+        if not self._one_file_system:
+            return True
+        if path in self._shut:
+            self._shut.discard(path)
+            return False
+        return path not in self._mounts
+
+    def _left_out(self, path: bytes, fd: int, row: tree.Row) -> bool:
+        name = os.fsencode(row[0])
+        directory = stat.S_ISDIR(row[2])
+        here = tree.join(path, name)
+        if self._selection.excludes(here, directory, row[3], stat.S_ISREG(row[2])):
+            return True
+        return directory and bool(self._markers) and self._marked(fd, name)
+
+    def _marked(self, fd: int, name: bytes) -> bool:
+        """Whether a folder holds a file that keeps it out of backups."""
+        try:
+            folder = os.open(name, tree.DIRECTORY_FLAGS, dir_fd=fd)
+        except OSError:
+            return False
+        try:
+            return any(self._has_marker(folder, marker) for marker in self._markers)
+        finally:
+            os.close(folder)
+
+    def _has_marker(self, folder: int, marker: bytes) -> bool:
+        try:
+            if marker != CACHE_TAG or not self._selection.caches:
+                os.stat(marker, dir_fd=folder, follow_symlinks=False)
+                return True
+            tag = system.open_quietly(marker, os.O_RDONLY, folder)
+        except OSError:
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(tag).st_mode) and is_cache_tag(os.read(tag, 64))
+        except OSError:
+            return False
+        finally:
+            os.close(tag)
+
+
+def _below(path: bytes, mounts: frozenset[bytes]) -> frozenset[bytes]:
+    """Those mounts that lie below a path, relative to it."""
+    top = path.rstrip(b"/") + b"/"
+    return frozenset(mount[len(top) :] for mount in mounts if mount.startswith(top))

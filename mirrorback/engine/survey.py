@@ -1,0 +1,437 @@
+"""The survey: the source, a directory at a time, against the catalog.
+
+A directory whose entries give the same fingerprint as in the last backup has
+not changed; nothing else of it is looked at.  Everything else is compared row
+by row, and what differs goes to the spool.  Nothing is written to the drive's
+snapshots here.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from mirrorback.engine.events import Events
+from mirrorback.engine.source import Source
+from mirrorback.errors import Trouble
+from mirrorback.model import KIND_OF_FORMAT, Kind
+from mirrorback.plan import compare
+from mirrorback.store import live, reading, tree
+from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
+from mirrorback.store.live import LiveRow
+from mirrorback.store.spool import Action, Difference, Gone, Spool
+
+DIRECTORY = stat.S_IFDIR
+FILE = stat.S_IFREG
+LARGE_ENOUGH_FOR_HOLES = 1 << 20
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the survey has seen."""
+
+    files: int = 0  # all that is not a directory
+    dirs: int = 0
+    bytes: int = 0
+    stale: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A directory still to be looked at."""
+
+    path: bytes
+    id: int
+    known: bool  # the mirror has a directory here
+    fingerprint: bytes | None = None
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What becomes of the directory being looked at."""
+
+    folder: _Folder
+    fd: int
+    trusted: bool = True  # its fingerprint may stand for it the next time
+    below: list[_Folder] = field(default_factory=list)
+
+
+class Survey:
+    """One survey.  `run` fills the spool and returns the counts."""
+
+    def __init__(
+        self,
+        source: Source,
+        catalog: Catalog,
+        spool: Spool,
+        events: Events,
+        *,
+        checksum: bool,
+    ) -> None:
+        self._source = source
+        self._catalog = catalog
+        self._spool = spool
+        self._events = events
+        self._checksum = checksum
+        self._counts = Counts()
+        self._stack: list[_Folder] = []
+
+    def run(self) -> Counts:
+        """Look at the whole source.  Raises the drive's errors; the source's are
+        told to the events and counted."""
+        self._root()
+        cursor = tree.Cursor(self._source.fd)
+        try:
+            while self._stack:
+                self._visit(self._stack.pop(), cursor)
+        finally:
+            cursor.close()
+        return self._counts
+
+    def _root(self) -> None:
+        """The source's own entry stands above the root directory."""
+        st = os.fstat(self._source.fd)
+        row = (
+            "",
+            st.st_ino,
+            st.st_mode,
+            0,
+            st.st_mtime_ns,
+            st.st_ctime_ns,
+            st.st_uid,
+            st.st_gid,
+            st.st_nlink,
+            0,
+        )
+        old = live.rows(self._catalog, ABOVE_ROOT).get(b"")
+        reading_ = _Reading(_Folder(b"", ABOVE_ROOT, old is not None), self._source.fd)
+        if old is None:
+            self._new(reading_, row, st.st_dev, None)
+        elif not _unchanged(row, old):
+            self._altered_other(reading_, row, st.st_dev, old)
+        fingerprint = self._catalog.db.execute(
+            "SELECT fingerprint FROM directory WHERE id = ?", (ROOT_DIR,)
+        ).fetchone()[0]
+        self._stack.append(_Folder(b"", ROOT_DIR, old is not None, fingerprint))
+
+    def _visit(self, folder: _Folder, cursor: tree.Cursor) -> None:
+        try:
+            with reading.troubles():
+                fd = cursor.open(folder.path)
+                rows, foreign, failed = tree.scan(fd, self._source.device)
+        except Trouble as trouble:
+            self._unreadable(folder, trouble)
+            return
+        self._counts.dirs += 1
+        rows = self._source.select(folder.path, fd, rows, foreign)
+        fingerprint = None
+        if not failed:
+            fingerprint = blake3(marshal.dumps(rows, 2)).digest(16)
+        if fingerprint is not None and fingerprint == folder.fingerprint and not self._checksum:
+            self._same(folder, rows)
+            return
+        looked = _Reading(folder, fd, trusted=not failed)
+        self._compare(looked, rows, foreign, failed)
+        new = fingerprint if looked.trusted else None
+        if new != folder.fingerprint:
+            self._spool.add("fingerprint", folder.id, new)
+        self._stack.extend(looked.below)
+
+    def _same(self, folder: _Folder, rows: list[tree.Row]) -> None:
+        """Nothing in this directory has changed; only those below it are visited."""
+        size = files = 0
+        folders = []
+        for row in rows:
+            kind = row[2] & 0o170000
+            if kind == DIRECTORY:
+                folders.append(row[0])
+            else:
+                files += 1
+                if kind == FILE:
+                    size += row[3]
+        self._counts.files += files
+        self._counts.bytes += size
+        self._events.advance(files, size)
+        if folders:
+            known = live.children(self._catalog, folder.id)
+            for name in folders:
+                raw = os.fsencode(name)
+                number, fingerprint = known[raw]
+                path = tree.join(folder.path, raw)
+                if self._source.entered(path):
+                    self._stack.append(_Folder(path, number, True, fingerprint))
+
+    def _compare(
+        self,
+        looked: _Reading,
+        rows: list[tree.Row],
+        foreign: dict[str, int],
+        failed: list[tuple[str, OSError]],
+    ) -> None:
+        folder = looked.folder
+        olds = live.rows(self._catalog, folder.id) if folder.known else {}
+        known = live.children(self._catalog, folder.id)
+        device = self._source.device
+        for row in rows:
+            name = os.fsencode(row[0])
+            old = olds.pop(name, None)
+            dev = foreign.get(row[0], device)
+            directory = row[2] & 0o170000 == DIRECTORY
+            if old is None or (old.kind == Kind.DIRECTORY) != directory:
+                self._new(looked, row, dev, old)
+                if old is not None and old.kind == Kind.DIRECTORY:
+                    self._spool.gone_below(known[name][0])
+            elif _unchanged(row, old) and not (self._checksum and old.kind == Kind.FILE):
+                if old.stale:
+                    self._spool.add("stale", old.entry, 0)
+            elif row[2] & 0o170000 == FILE and old.kind == Kind.FILE:
+                self._altered_file(looked, row, dev, old)
+            else:
+                self._altered_other(looked, row, dev, old)
+            if directory:
+                self._descend(looked, name, known.get(name), old)
+            else:
+                self._counts.files += 1
+                self._counts.bytes += row[3]
+                self._events.advance(1, row[3])
+        for raw, error in ((os.fsencode(name), error) for name, error in failed):
+            self._error(tree.join(folder.path, raw), (error.strerror or "").lower())
+            old = olds.pop(raw, None)
+            if old is not None:
+                self._keep(old, known)
+        for name, old in olds.items():
+            self._gone(folder.id, old, replaced=False)
+            if old.kind == Kind.DIRECTORY:
+                self._spool.gone_below(known[name][0])
+                self._spool.add("fingerprint", known[name][0], None)
+
+    def _descend(
+        self,
+        looked: _Reading,
+        name: bytes,
+        known: tuple[int, bytes | None] | None,
+        old: LiveRow | None,
+    ) -> None:
+        path = tree.join(looked.folder.path, name)
+        was_there = old is not None and old.kind == Kind.DIRECTORY
+        if known is None:
+            known = (self._spool.new_id("directory"), None)
+            self._spool.add("directory", known[0], looked.folder.id, name)
+        if self._source.entered(path):
+            looked.below.append(
+                _Folder(path, known[0], was_there, known[1] if was_there else None)
+            )
+        else:
+            self._counts.dirs += 1
+            if was_there:
+                self._spool.gone_below(known[0])
+
+    # --- one entry ---------------------------------------------------------------
+
+    def _difference(
+        self, looked: _Reading, row: tree.Row, dev: int, old: LiveRow | None
+    ) -> Difference:
+        kind = KIND_OF_FORMAT[row[2] & 0o170000]
+        return Difference(
+            id=self._spool.next_change(),
+            dir=looked.folder.id,
+            name=os.fsencode(row[0]),
+            kind=kind,
+            ino=row[1],
+            dev=dev,
+            mode=row[2] & 0o7777,
+            size=row[3],
+            mtime=row[4],
+            ctime=row[5],
+            uid=row[6],
+            gid=row[7],
+            nlink=row[8],
+            rdev=row[9],
+            entry=old.entry if old else None,
+            object=old.object if old else None,
+            old_kind=old.kind if old else None,
+            old_ino=old.ino if old else None,
+            old_nlink=old.nlink if old else None,
+            old_lineage=old.lineage if old else None,
+            allocated=_allocated(looked.fd, row) if kind is Kind.FILE else 0,
+            action=Action.DIRECTORY if kind is Kind.DIRECTORY else Action.COPY,
+        )
+
+    def _new(self, looked: _Reading, row: tree.Row, dev: int, old: LiveRow | None) -> None:
+        """A path that was not there, or was a directory and is none (or the reverse)."""
+        self._spool.change(self._difference(looked, row, dev, old))
+        if old is not None:
+            self._gone(looked.folder.id, old, replaced=True)
+        if not compare.settled(row[4], row[5], time.time_ns()):
+            looked.trusted = False
+
+    def _altered_file(self, looked: _Reading, row: tree.Row, dev: int, old: LiveRow) -> None:
+        """A regular file whose stat differs from the catalog's."""
+        difference = self._difference(looked, row, dev, old)
+        if row[1] != old.ino:
+            self._gone(looked.folder.id, old, replaced=True)
+        look = compare.look_at_file(
+            size=(row[3], old.size),
+            mtime=(row[4], old.mtime),
+            ctime=(row[5], old.ctime),
+            ino=(row[1], old.ino),
+            nlink=(row[8], old.nlink),
+            checksum=self._checksum,
+        )
+        if look is compare.Look.DIFFERENT:
+            looked.trusted &= compare.settled(row[4], row[5], time.time_ns())
+            self._spool.change(difference._replace(same_content=0))
+            return
+        try:
+            seen = reading.digest_file(
+                looked.fd, difference.name, bool(old.sparse), self._read_bytes
+            )
+        except Trouble as trouble:
+            self._error(tree.join(looked.folder.path, difference.name), trouble.reason)
+            looked.trusted = False
+            self._counts.stale += 1
+            self._spool.change(difference._replace(action=Action.KEEP))
+            return
+        looked.trusted &= self._finish_look(difference, seen, old)
+
+    def _altered_other(self, looked: _Reading, row: tree.Row, dev: int, old: LiveRow) -> None:
+        """A directory, symlink, fifo, socket or device whose stat differs."""
+        difference = self._difference(looked, row, dev, old)
+        directory = difference.kind == Kind.DIRECTORY
+        if row[1] != old.ino or difference.kind != old.kind:
+            self._gone(looked.folder.id, old, replaced=True)
+        if difference.kind == Kind.FILE:
+            self._spool.change(difference._replace(same_content=0))
+            looked.trusted = False
+            return
+        try:
+            seen = reading.look(looked.fd, difference.name, row[2])
+        except Trouble as trouble:
+            self._error(tree.join(looked.folder.path, difference.name), trouble.reason)
+            looked.trusted = False
+            keep = Action.DIRECTORY if directory else Action.KEEP
+            self._counts.stale += not directory
+            self._spool.change(difference._replace(action=keep))
+            return
+        looked.trusted &= self._finish_look(difference, seen, old)
+
+    def _finish_look(
+        self, difference: Difference, seen: reading.Seen, old: LiveRow
+    ) -> bool:
+        """Spool an entry that was read; whether its state may be trusted the next time."""
+        before, digest = live.object_row(self._catalog, old.object)
+        metadata = seen.metadata
+        same_kind = before.kind is metadata.kind
+        same_content = same_kind and seen.digest == digest and before.target == metadata.target
+        same_content = same_content and before.rdev == metadata.rdev
+        same_metadata = same_content and before.same_as(metadata)
+        settled = not seen.torn and compare.settled(metadata.mtime, seen.ctime, seen.read_at)
+        reuse = same_metadata and difference.kind != Kind.DIRECTORY
+        self._spool.change(
+            difference._replace(
+                # What was read last counts, not what the listing said before.
+                ino=seen.ino,
+                mode=metadata.mode,
+                size=metadata.size,
+                mtime=metadata.mtime,
+                ctime=seen.ctime,
+                uid=metadata.owner.uid,
+                gid=metadata.owner.gid,
+                nlink=seen.nlink,
+                same_content=int(same_content),
+                same_metadata=int(same_metadata),
+                digest=seen.digest.value if seen.digest else None,
+                sparse=int(seen.digest.sparse) if seen.digest else 0,
+                settled=int(settled),
+                action=Action.REUSE if reuse else difference.action,
+                use=old.object if reuse else None,
+            ).seen(metadata)
+        )
+        return settled
+
+    def _gone(self, directory: int, old: LiveRow, *, replaced: bool) -> None:
+        self._spool.gone(
+            Gone(
+                entry=old.entry,
+                dir=directory,
+                name=old.name,
+                kind=old.kind,
+                object=old.object,
+                lineage=old.lineage,
+                ino=old.ino,
+                size=old.size,
+                mtime=old.mtime,
+                replaced=int(replaced),
+            )
+        )
+
+    # --- trouble -------------------------------------------------------------------
+
+    def _unreadable(self, folder: _Folder, trouble: Trouble) -> None:
+        """A directory that cannot be read keeps what the mirror has of it."""
+        self._counts.dirs += 1
+        self._error(folder.path, trouble.reason)
+        if folder.known:
+            files, dirs, _size = live.count_below(self._catalog, folder.id)
+            self._counts.stale += files
+            self._counts.dirs += dirs
+        if folder.fingerprint is not None:
+            self._spool.add("fingerprint", folder.id, None)
+
+    def _keep(self, old: LiveRow, known: dict[bytes, tuple[int, bytes | None]]) -> None:
+        """An entry that cannot even be examined stays in the mirror, stale."""
+        self._spool.add("stale", old.entry, 1)
+        if old.kind == Kind.DIRECTORY:
+            files, dirs, _size = live.count_below(self._catalog, known[old.name][0])
+            self._counts.stale += files
+            self._counts.dirs += dirs + 1
+        else:
+            self._counts.stale += 1
+
+    def _error(self, path: bytes, reason: str) -> None:
+        self._counts.errors += 1
+        self._events.error(reason, path)
+
+    @property
+    def _read_bytes(self) -> Callable[[int], None]:
+        return lambda count: None
+
+
+def _allocated(fd: int, row: tree.Row) -> int:
+    """The bytes that a file takes; of large ones without their holes."""
+    size = row[3]
+    if size < LARGE_ENOUGH_FOR_HOLES:
+        return size
+    try:
+        return min(size, os.stat(row[0], dir_fd=fd, follow_symlinks=False).st_blocks * 512)
+    except OSError:
+        return size
+
+
+def _unchanged(row: tree.Row, old: LiveRow) -> bool:
+    """Whether the source says the same of an entry as the last time."""
+    kind = KIND_OF_FORMAT[row[2] & 0o170000]
+    if kind != old.kind:
+        return False
+    if kind is Kind.SYMLINK:
+        mode_same = True
+    else:
+        mode_same = row[2] & 0o7777 == old.mode
+    return (
+        mode_same
+        and row[5] == old.ctime
+        and row[4] == old.mtime
+        and row[1] == old.ino
+        and row[6] == old.uid
+        and row[7] == old.gid
+        and (kind is Kind.DIRECTORY or row[8] == old.nlink)
+        and (kind is not Kind.FILE or row[3] == old.size)
+        and (kind not in (Kind.CHAR, Kind.BLOCK) or row[9] == old.rdev)
+    )

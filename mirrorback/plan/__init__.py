@@ -1,0 +1,1 @@
+"""Decisions: pure functions, without a disk, a clock or a database."""

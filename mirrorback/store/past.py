@@ -1,0 +1,186 @@
+"""The catalog's rows of every snapshot, as the history commands read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mirrorback.model import Digest, Kind, Metadata
+from mirrorback.store import live
+from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
+
+_COLUMNS = (
+    "e.id, e.dir, e.name, e.first, e.last, e.object, e.lineage, e.from_dir, e.from_name, e.stale,"
+    f" o.digest, o.sparse, o.drive, {live.METADATA}"
+)
+_FROM = f" FROM entry e {live.OBJECT_JOIN}"
+_AT = " AND e.first <= ? AND (e.last IS NULL OR e.last >= ?)"
+
+
+class PastRow(NamedTuple):
+    """An entry over the snapshots in which it stands; `last` None is the mirror."""
+
+    entry: int
+    dir: int
+    name: bytes
+    first: int
+    last: int | None
+    object: int
+    lineage: int
+    from_dir: int | None
+    from_name: bytes | None
+    stale: int
+    digest: Digest | None
+    drive: int
+    metadata: Metadata
+
+    def shown_in(self, snapshot: int) -> bool:
+        """Whether a snapshot shows this entry."""
+        return self.first <= snapshot and (self.last is None or self.last >= snapshot)
+
+
+def _row(columns: tuple) -> PastRow:  # type: ignore[type-arg]
+    return PastRow(
+        *columns[:10],
+        live.digest_of(columns[10], columns[11]),
+        columns[12],
+        live.metadata_of(columns[13:]),
+    )
+
+
+def root(catalog: Catalog, snapshot: int) -> PastRow | None:
+    """The entry of the source itself in a snapshot."""
+    return entry(catalog, ABOVE_ROOT, b"", snapshot)
+
+
+def entry(catalog: Catalog, directory: int, name: bytes, snapshot: int) -> PastRow | None:
+    """One name of a directory in a snapshot."""
+    row = catalog.db.execute(
+        f"SELECT {_COLUMNS}{_FROM} WHERE e.dir = ? AND e.name = ?{_AT}",
+        (directory, name, snapshot, snapshot),
+    ).fetchone()
+    return row and _row(row)
+
+
+def entries(catalog: Catalog, directory: int, snapshot: int) -> list[PastRow]:
+    """Everything in one directory of a snapshot, by name."""
+    rows = catalog.db.execute(
+        f"SELECT {_COLUMNS}{_FROM} WHERE e.dir = ?{_AT} ORDER BY e.name",
+        (directory, snapshot, snapshot),
+    ).fetchall()
+    return [_row(row) for row in rows]
+
+
+def runs(catalog: Catalog, directory: int, name: bytes) -> list[PastRow]:
+    """Every version of one name, oldest first."""
+    rows = catalog.db.execute(
+        f"SELECT {_COLUMNS}{_FROM} WHERE e.dir = ? AND e.name = ? ORDER BY e.first, e.id",
+        (directory, name),
+    ).fetchall()
+    return [_row(row) for row in rows]
+
+
+def by_lineage(catalog: Catalog, directory: int, name: bytes, before: int) -> PastRow | None:
+    """The last entry of a name that ended before a snapshot."""
+    row = catalog.db.execute(
+        f"SELECT {_COLUMNS}{_FROM} WHERE e.dir = ? AND e.name = ? AND e.last < ?"
+        " ORDER BY e.last DESC LIMIT 1",
+        (directory, name, before),
+    ).fetchone()
+    return row and _row(row)
+
+
+def all_names(catalog: Catalog) -> Iterator[tuple[int, int, bytes]]:
+    """Entry, directory and name of every version there is."""
+    yield from catalog.db.execute(
+        "SELECT id, dir, name FROM entry WHERE dir != ? ORDER BY dir, name, first", (ABOVE_ROOT,)
+    )
+
+
+def by_id(catalog: Catalog, number: int) -> PastRow:
+    """One entry."""
+    return _row(
+        catalog.db.execute(f"SELECT {_COLUMNS}{_FROM} WHERE e.id = ?", (number,)).fetchone()
+    )
+
+
+def between(catalog: Catalog, old: int, new: int) -> tuple[list[PastRow], list[PastRow]]:
+    """What `old` shows and `new` does not, and the reverse (`old` < `new`)."""
+    ended = catalog.db.execute(
+        f"SELECT {_COLUMNS}{_FROM} WHERE e.last >= ? AND e.last < ? AND e.first <= ?",
+        (old, new, old),
+    ).fetchall()
+    begun = catalog.db.execute(
+        f"SELECT {_COLUMNS}{_FROM} WHERE e.first > ? AND e.first <= ?"
+        " AND (e.last IS NULL OR e.last >= ?)",
+        (old, new, new),
+    ).fetchall()
+    return [_row(row) for row in ended], [_row(row) for row in begun]
+
+
+def shared_objects(catalog: Catalog, old: int, new: int) -> list[int]:
+    """Objects under more than one name, of which some name came or went between
+    two snapshots."""
+    rows = catalog.db.execute(
+        "SELECT object FROM entry WHERE object IN"
+        " (SELECT object FROM entry WHERE last >= ?1 AND last < ?2 AND kind != 2"
+        " UNION SELECT object FROM entry WHERE first > ?1 AND first <= ?2 AND kind != 2)"
+        " GROUP BY object HAVING count(DISTINCT lineage) > 1",
+        (old, new),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def sharing(catalog: Catalog, number: int, snapshot: int) -> list[tuple[int, int, int, bytes]]:
+    """Entry, lineage, directory and name of all that show an object in a snapshot."""
+    return catalog.db.execute(
+        "SELECT e.id, e.lineage, e.dir, e.name FROM entry e WHERE e.object = ?" + _AT,
+        (number, snapshot, snapshot),
+    ).fetchall()
+
+
+def find_directory(catalog: Catalog, path: bytes) -> tuple[int, bytes] | None:
+    """Directory and name under which entries of a path stand, None where that
+    directory never was."""
+    if not path:
+        return ABOVE_ROOT, b""
+    head, _, name = path.rpartition(b"/")
+    parent = catalog.directory_id(head)
+    return None if parent is None else (parent, name)
+
+
+def child(catalog: Catalog, directory: int, name: bytes) -> int | None:
+    """The id of a directory in a directory."""
+    if directory == ABOVE_ROOT:
+        return ROOT_DIR
+    row = catalog.db.execute(
+        "SELECT id FROM directory WHERE parent = ? AND name = ?", (directory, name)
+    ).fetchone()
+    return row and row[0]
+
+
+def objects_to_read(catalog: Catalog) -> Iterator[tuple[int, int]]:
+    """Each object with content or a target, with the newest entry that shows it, in
+    the order of folders."""
+    yield from catalog.db.execute(
+        "SELECT e.object, max(e.id) FROM entry e WHERE e.kind IN (?, ?)"
+        " GROUP BY e.object ORDER BY e.object",
+        (Kind.FILE, Kind.SYMLINK),
+    )
+
+
+def showing(catalog: Catalog, number: int) -> list[PastRow]:
+    """Every entry that shows an object, oldest first."""
+    rows = catalog.db.execute(
+        f"SELECT {_COLUMNS}{_FROM} WHERE e.object = ? ORDER BY e.first, e.id", (number,)
+    ).fetchall()
+    return [_row(row) for row in rows]
+
+
+def twins(catalog: Catalog, digest: Digest, number: int) -> list[int]:
+    """Other objects with the same content."""
+    rows = catalog.db.execute(
+        "SELECT id FROM object WHERE digest = ? AND sparse = ? AND id != ?",
+        (digest.value, int(digest.sparse), number),
+    ).fetchall()
+    return [row[0] for row in rows]

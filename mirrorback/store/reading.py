@@ -1,0 +1,153 @@
+"""Reading the source: every entry as it is, or a `Trouble` that says why not.
+
+What is read may change, vanish or turn into something else at any moment.
+Files are opened without following symlinks and without waiting for a writer,
+and accepted only when they are what they were expected to be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mirrorback.errors import Trouble
+from mirrorback.model import Digest, Metadata
+from mirrorback.store import content, node, system
+
+ATTEMPTS = 3
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A source entry as it was read."""
+
+    metadata: Metadata
+    digest: Digest | None
+    ino: int
+    ctime: int
+    nlink: int
+    read_at: int  # ns since 1970, before the first byte was read
+    torn: bool = False  # it changed each time it was read
+
+
+@contextlib.contextmanager
+def troubles() -> Iterator[None]:
+    """Turn an OSError of the source into a Trouble."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Trouble("vanished while being read", vanished=True) from None
+    except OSError as error:
+        raise Trouble((error.strerror or str(error)).lower()) from error
+
+
+@contextlib.contextmanager
+def open_file(dir_fd: int, name: bytes) -> Iterator[int]:
+    """A descriptor of a regular file of the source.  Raises Trouble."""
+    with troubles():
+        fd = system.open_quietly(name, os.O_RDONLY, dir_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Trouble("is no longer a regular file", vanished=True)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def look(dir_fd: int, name: bytes, mode: int) -> Seen:
+    """All that is kept of an entry that is not a regular file; `mode` names its kind.
+    Raises Trouble."""
+    now = time.time_ns()
+    with troubles():
+        if stat.S_ISDIR(mode):
+            fd = system.open_quietly(name or b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd)
+            try:
+                st = os.fstat(fd)
+                metadata = node.read_open(fd, st, dir_fd, name)
+            finally:
+                os.close(fd)
+        else:
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            if stat.S_IFMT(st.st_mode) != stat.S_IFMT(mode):
+                raise Trouble("turned into something else while being read", vanished=True)
+            metadata = node.read_other(st, dir_fd, name)
+    return Seen(metadata, None, st.st_ino, st.st_ctime_ns, st.st_nlink, now)
+
+
+def digest_file(dir_fd: int, name: bytes, sparse: bool | None, progress: Progress) -> Seen:
+    """Metadata and digest of a regular file, in the form of digest wanted (None: as
+    fits the file).  Raises Trouble."""
+    with open_file(dir_fd, name) as fd:
+
+        def read(st: os.stat_result) -> Digest:
+            form = content.wants_sparse(st) if sparse is None else sparse
+            with troubles():
+                return content.digest_of(fd, st, form, progress)
+
+        return _read_settled(fd, dir_fd, name, read)
+
+
+def copy_file(
+    dir_fd: int, name: bytes, target: int, progress: Progress, *, sparse: bool | None = None
+) -> Seen:
+    """Copy a regular file's content, holes kept, into the empty open file `target`,
+    with its digest taken on the way.
+
+    Raises Trouble for what the source does, OSError for what the drive does.
+    """
+    with open_file(dir_fd, name) as fd:
+
+        def copy(st: os.stat_result) -> Digest:
+            hashing = content.hasher(content.wants_sparse(st) if sparse is None else sparse)
+            guard = content.CacheGuard(fd, st.st_size)
+            end = 0
+            parts = content.pieces(fd, st)
+            while True:
+                with troubles():
+                    part = next(parts, None)
+                if part is None:
+                    break
+                offset, data = part
+                hashing.feed(offset, data)
+                content.write_all(target, data, offset)
+                end = offset + len(data)
+                guard.passed(end)
+                progress(len(data))
+            guard.done()
+            if end != st.st_size:
+                os.ftruncate(target, st.st_size)
+            return hashing.finish(st.st_size)
+
+        return _read_settled(fd, dir_fd, name, copy, lambda: os.ftruncate(target, 0))
+
+
+def _read_settled(
+    fd: int,
+    dir_fd: int,
+    name: bytes,
+    read: Callable[[os.stat_result], Digest],
+    again: Callable[[], None] = lambda: None,
+) -> Seen:
+    """Read a file until it is the same before and after, three times at most."""
+    for attempt in range(1, ATTEMPTS + 1):
+        now = time.time_ns()
+        with troubles():
+            st = os.fstat(fd)
+        digest = read(st)
+        with troubles():
+            metadata = node.read_open(fd, st, dir_fd, name)
+            after = os.fstat(fd)
+        same = _state(st) == _state(after)
+        if same or attempt == ATTEMPTS:
+            break
+        again()
+    return Seen(metadata, digest, st.st_ino, st.st_ctime_ns, st.st_nlink, now, torn=not same)
+
+
+def _state(st: os.stat_result) -> tuple[int, int, int]:
+    return st.st_size, st.st_mtime_ns, st.st_ctime_ns

@@ -1,0 +1,353 @@
+"""Everything that differs between systems: calls that Python does not have, and what
+to do where a kernel or a file system lacks them.  Linux first; elsewhere the
+answers are the plain ones."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import errno
+import functools
+import os
+import re
+import resource
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LINUX = sys.platform == "linux"
+O_NOATIME = getattr(os, "O_NOATIME", 0)
+
+# Inode flags that are kept and restored: immutable, append-only, nodump, noatime
+# (FS_*_FL of linux/fs.h).
+RESTORED_FLAGS = 0x10 | 0x20 | 0x40 | 0x80
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FICLONE = 0x40049409
+_CANNOT = (
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOTTY,
+    errno.EXDEV,
+    errno.EPERM,
+    errno.ETXTBSY,
+)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _failed(*names: bytes) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), *(os.fsdecode(name) for name in names[:1]))
+
+
+# --- statx -----------------------------------------------------------------------
+
+_AT_EMPTY_PATH = 0x1000
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_BTIME = 0x800
+_STATX_SIZE = 256
+_BTIME_AT = 0x50  # struct statx: stx_btime, after stx_atime at 0x40
+
+
+@functools.cache
+def _statx() -> ctypes._NamedFuncPointer | None:
+    try:
+        call = _libc().statx
+    except AttributeError:
+        return None
+    call.argtypes = [
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_uint,
+        ctypes.c_char_p,
+    ]
+    call.restype = ctypes.c_int
+    return call
+
+
+def birth_time(dir_fd: int, name: bytes) -> int | None:
+    """When an entry was made, in ns since 1970; None where the system does not say.
+    An empty name asks for the descriptor itself."""
+    call = _statx()
+    if call is None:
+        return None
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    flags = _AT_SYMLINK_NOFOLLOW if name else _AT_EMPTY_PATH
+    if call(dir_fd, name, flags, _STATX_BTIME, buffer):
+        return None
+    mask = int.from_bytes(buffer.raw[0:4], sys.byteorder)
+    if not mask & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer.raw, _BTIME_AT)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+# --- mounts ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of mountinfo (proc(5))."""
+
+    point: bytes
+    fstype: str
+    options: frozenset[str]
+    device: str  # major:minor
+    source: str
+
+
+def _mounts() -> list[Mount]:
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        head, _, tail = line.partition(b" - ")
+        fields, rest = head.split(b" "), tail.split(b" ")
+        if len(fields) < 6 or len(rest) < 3:
+            continue
+        options = fields[5] + b"," + rest[2]
+        found.append(
+            Mount(
+                point=_plain(fields[4]),
+                fstype=rest[0].decode("ascii", "replace"),
+                options=frozenset(options.decode("ascii", "replace").split(",")),
+                device=fields[2].decode("ascii", "replace"),
+                source=os.fsdecode(_plain(rest[1])),
+            )
+        )
+    return found
+
+
+def _plain(field: bytes) -> bytes:
+    """Undo mountinfo's octal escapes."""
+    return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), field)
+
+
+def mount_points() -> frozenset[bytes]:
+    """The absolute paths of all mounts, bind mounts included."""
+    return frozenset(mount.point for mount in _mounts())
+
+
+def mount_of(path: bytes) -> Mount | None:
+    """The mount that a path lies on; None where the system does not say."""
+    real = os.path.realpath(path)
+    best: Mount | None = None
+    for mount in _mounts():
+        top = mount.point.rstrip(b"/") + b"/"
+        inside = real == mount.point or real.startswith(top)
+        # Of two mounts at one place the later one is seen.
+        if inside and (best is None or len(mount.point) >= len(best.point)):
+            best = mount
+    return best
+
+
+# --- durability and renames ------------------------------------------------------------
+
+
+def sync_filesystem(fd: int) -> None:
+    """Make everything on the file system of `fd` durable.  Raises OSError."""
+    if not LINUX:
+        os.sync()
+        return
+    if _libc().syncfs(fd):
+        raise _failed()
+
+
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+
+
+@functools.cache
+def _renameat2() -> ctypes._NamedFuncPointer | None:
+    try:
+        call = _libc().renameat2
+    except AttributeError:
+        return None
+    call.argtypes = [
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    ]
+    call.restype = ctypes.c_int
+    return call
+
+
+def exchange(src_dir: int, src: bytes, dst_dir: int, dst: bytes) -> bool:
+    """Swap two names in one step; False where the system cannot.  Raises OSError."""
+    call = _renameat2()
+    if call is None:
+        return False
+    if call(src_dir, src, dst_dir, dst, _RENAME_EXCHANGE) == 0:
+        return True
+    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+        return False
+    raise _failed(src)
+
+
+def rename_new(src_dir: int, src: bytes, dst_dir: int, dst: bytes) -> None:
+    """Rename to a name that must not be taken.  Raises FileExistsError, OSError."""
+    call = _renameat2()
+    if call is not None:
+        if call(src_dir, src, dst_dir, dst, _RENAME_NOREPLACE) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise _failed(dst)
+    # Only a run that holds the lock renames here, so that looking first is enough.
+    try:
+        os.stat(dst, dir_fd=dst_dir, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(src, dst, src_dir_fd=src_dir, dst_dir_fd=dst_dir)
+        return
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(dst))
+
+
+# --- inodes ----------------------------------------------------------------------------
+
+
+def clone_file(src_fd: int, dst_fd: int) -> bool:
+    """Let an empty file share all bytes of another (FICLONE); False where impossible."""
+    if not LINUX:
+        return False
+    import fcntl
+
+    try:
+        fcntl.ioctl(dst_fd, _FICLONE, src_fd)
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return False
+        raise
+    return True
+
+
+def inode_flags(fd: int) -> int:
+    """The flags of an open file or directory that are kept; 0 where there are none."""
+    return _all_flags(fd) & RESTORED_FLAGS
+
+
+def _all_flags(fd: int) -> int:
+    if not LINUX:
+        return 0
+    import fcntl
+
+    value = array.array("l", [0])
+    try:
+        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, value)
+    except OSError:
+        return 0
+    return value[0]
+
+
+def set_inode_flags(fd: int, flags: int) -> None:
+    """Set the kept flags of an open inode; its other flags stay.  Raises OSError."""
+    import fcntl
+
+    value = array.array("l", [(_all_flags(fd) & ~RESTORED_FLAGS) | flags])
+    fcntl.ioctl(fd, _FS_IOC_SETFLAGS, value)
+
+
+# --- reading without a trace ---------------------------------------------------------------
+
+
+def open_quietly(name: bytes, flags: int, dir_fd: int) -> int:
+    """Open a name without following a symlink, waiting for a writer, or touching its
+    access time where that is allowed.  Raises OSError."""
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(name, flags | O_NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        if not O_NOATIME:
+            raise
+        return os.open(name, flags, dir_fd=dir_fd)
+
+
+def read_once_hint(fd: int) -> None:
+    """Say that what is read from `fd` will not be wanted again."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_NOREUSE)
+
+
+_CACHESTAT = 451  # the same number on every architecture
+
+
+def cached_pages(fd: int) -> int | None:
+    """How many pages of a file are in the page cache; None where the system does
+    not say (cachestat(2), Linux 6.5)."""
+    if not LINUX:
+        return None
+    whole = struct.pack("=QQ", 0, 0)
+    result = ctypes.create_string_buffer(40)
+    if _libc().syscall(ctypes.c_long(_CACHESTAT), fd, whole, result, 0):
+        return None
+    pages: int = struct.unpack_from("=Q", result.raw)[0]
+    return pages
+
+
+def drop_cache(fd: int, offset: int, length: int) -> None:
+    """Let the page cache forget a range of a file; length 0 is to its end."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The (start, end) of what is not a hole in the first `size` bytes, rising.
+    Raises OSError."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+            start, end = at, size
+        if start >= size:
+            return
+        yield start, min(end, size)
+        at = end
+
+
+# --- the machine ----------------------------------------------------------------------------
+
+
+def is_rotational(path: bytes) -> bool:
+    """Whether a path lies on a disk with a head to move; False where unknown."""
+    device = os.stat(path).st_dev
+    base = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
+    for where in (base, f"{base}/.."):  # a partition's queue is its disk's
+        try:
+            with open(f"{where}/queue/rotational") as file:  # noqa: PTH123
+                return file.read().strip() == "1"
+        except OSError:
+            continue
+    return False
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many open files as it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        wanted = hard if hard != resource.RLIM_INFINITY else 65536
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))
+
+
+def path_of(dir_fd: int, name: bytes) -> bytes:
+    """A path for calls that take no descriptor (Linux)."""
+    return b"/proc/self/fd/%d/%s" % (dir_fd, name)
