@@ -231,9 +231,7 @@ class _Run:
         self._summary.not_kept = not_kept.counts()
         self._publish(catalog, spool, root, mirror, cost)
 
-    def _look(
-        self, source: Source, catalog: Catalog, spool: Spool
-    ) -> tuple[Counts, resolve.Cost]:
+    def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:
         """Survey and plan, with the guards that look at what was found."""
         self._events.phase(Phase.SURVEY)
         survey = Survey(source, catalog, spool, self._events, checksum=self._options.checksum)
@@ -308,18 +306,14 @@ class _Run:
         summary.files_moved = found[ChangeKind.MOVED]
         summary.files_removed = _removed(spool)
         # What the survey could not read already counts among `counts.stale`.
-        kept = spool.fetch(
-            f"SELECT count(*) FROM spool.change WHERE action = {Action.KEEP}"
-        )
-        late = tally.stale - (kept[0][0] if kept else 0)  # type: ignore[operator]
+        kept = spool.fetch(f"SELECT count(*) FROM spool.change WHERE action = {Action.KEEP}")
+        late = tally.stale - (kept[0][0] if kept else 0)
         summary.files_stale += late
         summary.errors += tally.errors
         summary.bytes_copied = tally.bytes_copied
         summary.bytes_written = tally.bytes_written
         differing = sum(n for kind, n in found.items() if kind is not None)
-        summary.files_unmodified = max(
-            0, counts.files - differing - tally.stale - tally.failed_new
-        )
+        summary.files_unmodified = max(0, counts.files - differing - tally.stale - tally.failed_new)
 
     def _would(
         self,
@@ -377,7 +371,7 @@ def _removed(spool: Spool) -> int:
     rows = spool.fetch(
         "SELECT count(*) FROM spool.gone WHERE kind != 2 AND NOT replaced AND moved_to IS NULL"
     )
-    return rows[0][0] if rows else 0  # type: ignore[return-value]
+    return rows[0][0] if rows else 0
 
 
 def _spool_refreshes(spool: Spool) -> None:

@@ -72,9 +72,7 @@ class Build:
         self._dresser = node.Dresser(enterable=True)
         self._lock = threading.Lock()
         self.tally = Tally()
-        self._placer = Placer(
-            catalog, spool, self._dresser, not_kept, self._written, self._copied
-        )
+        self._placer = Placer(catalog, spool, self._dresser, not_kept, self._written, self._copied)
 
     def run(self, threads: int) -> int:
         """Build all of it.  Returns the inode number of the new root.  Raises OSError
@@ -93,9 +91,7 @@ class Build:
 
             self._find_followers()
             first = self._root(tools())
-            work_through(
-                [first], self._fill, threads=threads, tools=tools, put_away=Bench.close
-            )
+            work_through([first], self._fill, threads=threads, tools=tools, put_away=Bench.close)
             self._follow(tools())
             return os.fstat(incoming).st_ino
         finally:
@@ -272,7 +268,7 @@ class Build:
         rows = self._spool.fetch(
             "SELECT id FROM spool.directory WHERE parent = ? AND name = ?", (parent, name)
         )
-        return rows[0][0]  # type: ignore[return-value]
+        return int(rows[0][0])
 
     def _folder_changed(self, bench: Bench, parent: int, difference: Difference) -> Metadata:
         """Spool a directory's own change; the metadata it shall have."""
@@ -283,8 +279,10 @@ class Build:
             assert difference.object is not None
             self._placer.refresh(difference.object, difference)
             return metadata
-        if difference.entry is not None and difference.same_metadata is None and (
-            difference.old_kind == Kind.DIRECTORY
+        if (
+            difference.entry is not None
+            and difference.same_metadata is None
+            and (difference.old_kind == Kind.DIRECTORY)
         ):
             # It could not be read: what was known of it stays.
             assert difference.object is not None
@@ -335,7 +333,7 @@ class Build:
             self._spool.add("fingerprint", folder.id, None)
         elif placed is Placed.NOT_HELD:
             self._warn("cannot be made on the drive; it is in the catalog only", path)
-        self._events.advance(1, difference.size if difference.kind == Kind.FILE else 0)
+        self._events.advance(1)
 
     def _trouble(
         self,
@@ -369,7 +367,7 @@ class Build:
         rows = self._spool.fetch(
             "SELECT DISTINCT leader FROM spool.change WHERE leader IS NOT NULL"
         )
-        self._placer.leaders = {row[0] for row in rows}  # type: ignore[misc]
+        self._placer.leaders = {row[0] for row in rows}
 
     def _follow(self, bench: Bench) -> None:
         """Give new hard-linked inodes their other names."""
@@ -390,10 +388,13 @@ class Build:
     def _written(self, size: int) -> None:
         with self._lock:
             self.tally.bytes_written += size
+        self._events.advance(0, size)
 
     def _copied(self, size: int) -> None:
         with self._lock:
             self.tally.bytes_copied += size
+            self.tally.bytes_written += size
+        self._events.advance(0, size)
 
     def _warn(self, message: str, path: bytes) -> None:
         with self._lock:

@@ -129,6 +129,16 @@ class History:
             raise NotInHistory(f"{shown} was never backed up; `mirrorback find` looks for names")
         return row
 
+    @staticmethod
+    def require_name(name: bytes) -> None:
+        """A name from the catalog is used as a path: it must be one name.  Raises Damaged."""
+        if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+            raise Damaged("the catalog holds a name that cannot be; run `mirrorback rebuild`")
+
+    def stamp(self) -> str:
+        """The local time, as it stands in names."""
+        return f"{self._now:%Y-%m-%d-%H%M%S}"
+
     # --- listings --------------------------------------------------------------------
 
     def listing(
@@ -136,9 +146,13 @@ class History:
     ) -> Iterator[Entry]:
         """The entries of a folder (the entry itself, where it is none), by name;
         all below it if recursive."""
-        found, snapshot = self.find_path(path, when_) if path is not None else (
-            b"",
-            self.resolve(when_),
+        found, snapshot = (
+            self.find_path(path, when_)
+            if path is not None
+            else (
+                b"",
+                self.resolve(when_),
+            )
         )
         row = self.entry(found, snapshot)
         if row.metadata.kind is not Kind.DIRECTORY:
@@ -158,7 +172,7 @@ class History:
                 continue
             folders = []
             for child in past.entries(self.catalog, directory, snapshot.id):
-                _require_name(child.name)
+                self.require_name(child.name)
                 below = tree.join(here, child.name)
                 yield below, child
                 if deep and child.metadata.kind is Kind.DIRECTORY:
@@ -215,9 +229,10 @@ class History:
     def _moved_from(self, row: PastRow) -> bytes | None:
         if row.from_dir is None or row.from_name is None:
             return None
-        return tree.join(self._path_of(row.from_dir), row.from_name)
+        return tree.join(self.folder_path(row.from_dir), row.from_name)
 
-    def _path_of(self, directory: int) -> bytes:
+    def folder_path(self, directory: int) -> bytes:
+        """The path of a directory by its number.  Raises Damaged."""
         return b"" if directory == ABOVE_ROOT else self.catalog.directory_path(directory)
 
     def find(self, pattern: str, ignore_case: bool = False) -> Iterator[Version]:
@@ -228,7 +243,7 @@ class History:
             if (directory, name) == place:
                 continue
             place = (directory, name)
-            path = tree.join(self._path_of(directory), name)
+            path = tree.join(self.folder_path(directory), name)
             if matches(path):
                 yield from self._merge(path, past.runs(self.catalog, directory, name))
 
@@ -266,7 +281,7 @@ class History:
         return before, after
 
     def _state(self, row: PastRow, others: frozenset[int] | None) -> State:
-        state = _state(tree.join(self._path_of(row.dir), row.name), row)
+        state = _state(tree.join(self.folder_path(row.dir), row.name), row)
         return replace(state, others=others or frozenset({row.lineage}))
 
     # --- content -----------------------------------------------------------------------------
@@ -290,16 +305,25 @@ class History:
         """The file on the drive that holds a version.  Raises Damaged where there is
         none of its size."""
         where, folder = self.repo.place(self.catalog, snapshot)
+        with drive_errors():
+            top = os.open(folder, tree.DIRECTORY_FLAGS, dir_fd=where)
+        cursor = tree.Cursor(top)
+        try:
+            with self.opened_at(cursor, path, row, snapshot) as opened:
+                yield opened
+        finally:
+            cursor.close()
+            os.close(top)
+
+    @contextlib.contextmanager
+    def opened_at(
+        self, cursor: tree.Cursor, path: bytes, row: PastRow, snapshot: Snapshot
+    ) -> Iterator[tuple[int, os.stat_result]]:
+        """The same, by a cursor in the snapshot's folder."""
         shown = settings.escape(path)
         parent, name = tree.parent_of(path)
         try:
-            top = os.open(folder, tree.DIRECTORY_FLAGS, dir_fd=where)
-            cursor = tree.Cursor(top)
-            try:
-                fd = os.open(name, READ_SAFELY, dir_fd=cursor.open(parent))
-            finally:
-                cursor.close()
-                os.close(top)
+            fd = os.open(name, READ_SAFELY, dir_fd=cursor.open(parent))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise Damaged(f"{shown} is missing from the folder of {snapshot.name}") from error
         except OSError as error:
@@ -353,9 +377,3 @@ def _entry(path: bytes, row: PastRow) -> Entry:
 
 def _state(path: bytes, row: PastRow) -> State:
     return State(path, row.lineage, row.object, row.metadata, row.digest)
-
-
-def _require_name(name: bytes) -> None:
-    """A name from the catalog is used as a path: it must be one name."""
-    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
-        raise Damaged("the catalog holds a name that cannot be; run `mirrorback rebuild`")

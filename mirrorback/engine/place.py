@@ -35,9 +35,7 @@ class Placed(enum.Enum):
 class Bench:
     """What one thread works with: a cursor in each of the trees."""
 
-    def __init__(
-        self, source: int, current: int | None, incoming: int, salvage: list[int]
-    ) -> None:
+    def __init__(self, source: int, current: int | None, incoming: int, salvage: list[int]) -> None:
         self.source = tree.Cursor(source)
         self.incoming = tree.Cursor(incoming)
         self._current = tree.Cursor(current) if current is not None else None
@@ -227,9 +225,7 @@ class Placer:
         if led is None:  # the leader could not be read: this name leads the rest
             return self._copy(bench, folder, into, difference, lead=leader)
         where, number = led
-        if number not in self._absent and not self._link_built(
-            bench, where, into, difference.name
-        ):
+        if number not in self._absent and not self._link_built(bench, where, into, difference.name):
             self._duplicate((bench.built(where[0]), where[1]), into, difference.name)
             self._led[leader] = ((folder, difference.name), number)
             self._spool.add("split", number)
@@ -314,17 +310,13 @@ class Placer:
             seen = self._copy_file(bench, folder, origin, into, difference.name)
         else:
             seen = reading.look(origin, difference.name, Kind(difference.kind).format_bits)
-        settled = not seen.torn and compare.settled(
-            seen.metadata.mtime, seen.ctime, seen.read_at
-        )
+        settled = not seen.torn and compare.settled(seen.metadata.mtime, seen.ctime, seen.read_at)
         ctime = seen.ctime if settled else UNSETTLED_CTIME
         source = (seen.ino, ctime, seen.nlink)
         held = difference.kind == Kind.FILE or self._make_other(
             into, difference.name, seen.metadata
         )
-        self._new(
-            folder, difference, seen.metadata, seen.digest, source, held=held, lead=lead
-        )
+        self._new(folder, difference, seen.metadata, seen.digest, source, held=held, lead=lead)
         if not held:
             return Placed.NOT_HELD
         if seen.torn:
@@ -340,12 +332,10 @@ class Placer:
                 return seen
         fd = os.open(name, NEW_FILE, 0o600, dir_fd=into)
         try:
-            seen = reading.copy_file(origin, name, fd, lambda count: None)
+            seen = reading.copy_file(origin, name, fd, self._copied)
             self._dress(fd, seen.metadata)
         finally:
             os.close(fd)
-        self._copied(seen.metadata.size)
-        self._written(seen.metadata.size)
         return seen
 
     def _salvaged(

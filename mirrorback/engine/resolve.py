@@ -68,7 +68,7 @@ def planned(catalog: Catalog, spool: Spool) -> Iterator[Change]:
     lost = "SELECT entry, dir, name FROM spool.gone WHERE NOT replaced AND moved_to IS NULL"
     for _entry, directory, name in spool.select(f"{lost} AND entry > ? ORDER BY entry"):
         yield Change(
-            tree.join(_directory(spool, directory), name),  # type: ignore[arg-type]
+            tree.join(_directory(spool, directory), name),
             ChangeKind.REMOVED,
         )
 
@@ -220,7 +220,7 @@ class Resolver:
         # seen as moved.
         for row in self._spool.select(sql):
             difference = Difference.of_columns(row[:width])
-            gone = Gone._make(row[width:])  # type: ignore[arg-type]
+            gone = Gone._make(row[width:])
             if difference.id == paired or gone.entry in taken:
                 continue
             yield difference, gone
@@ -289,16 +289,15 @@ class Resolver:
         if candidate is None and difference.entry is None and difference.moved is None:
             # A new name of an inode whose other names have not changed, or will say.
             for number in live.linked_object(self._catalog, difference.ino):
-                if live_names.inode(number) == difference.ino and live_names.is_held(number):
-                    if self._equals(difference, number):
-                        candidate = number
+                if live_names.is_held(number) and self._equals(difference, number):
+                    candidate = number
         if candidate is not None:
             own = live_names.inode(candidate) == difference.ino
         goes_on = difference.entry is not None or difference.moved is not None
         before: frozenset[int] = frozenset()
         if goes_on:
-            number = self._object_before(difference)
-            before = live_names.lineages(number) if number is not None else frozenset()
+            earlier = self._object_before(difference)
+            before = live_names.lineages(earlier) if earlier is not None else frozenset()
         return links.Member(
             id=difference.id,
             inode=(difference.dev, difference.ino),
@@ -314,7 +313,7 @@ class Resolver:
         found = self._spool.fetch(
             "SELECT object FROM spool.gone WHERE entry = ?", (difference.moved,)
         )
-        return found[0][0] if found else None  # type: ignore[return-value]
+        return found[0][0] if found else None
 
     def _equals(self, difference: Difference, number: int) -> bool:
         known, digest = live.object_row(self._catalog, number)
@@ -374,8 +373,8 @@ class Resolver:
             return None
 
     def _known_birth(self, number: int) -> int | None:
-        rows = self._spool.fetch("SELECT btime FROM main.object WHERE id = ?", (number,))
-        return rows[0][0]  # type: ignore[return-value]
+        known, _digest = live.object_row(self._catalog, number)
+        return known.btime
 
     def _open(self, directory: int) -> int:
         if directory == 0:
@@ -404,7 +403,7 @@ class Resolver:
         if not rows:
             return Cost(0, 0, 0, 0, 0)
         size, files, count, changed = rows[0]
-        return Cost(size, files, count, removed[0][0], changed)  # type: ignore[arg-type]
+        return Cost(size, files, count, removed[0][0], changed)
 
 
 class _LiveNames:
@@ -425,13 +424,13 @@ class _LiveNames:
                 " FROM main.entry e WHERE e.object = ? AND e.last IS NULL",
                 (number,),
             )
-            self._names[number] = [(r[0], r[1], bool(r[2])) for r in rows]  # type: ignore[misc]
+            self._names[number] = [(r[0], r[1], bool(r[2])) for r in rows]
         return self._names[number]
 
     def inode(self, number: int) -> int:
         """The source inode that an object was the last time."""
         rows = self._spool.fetch("SELECT ino FROM main.object WHERE id = ?", (number,))
-        return rows[0][0]  # type: ignore[return-value]
+        return int(rows[0][0])
 
     def lineages(self, number: int) -> frozenset[int]:
         """Those that shared an object."""

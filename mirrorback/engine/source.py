@@ -54,9 +54,7 @@ class Source:
         if (real + b"/").startswith(repo.path + b"/"):
             os.close(fd)
             raise Refused("the source lies inside the repository; a backup of it would never end")
-        return cls(
-            real, fd, selection, repository=repo.identity(), one_file_system=one_file_system
-        )
+        return cls(real, fd, selection, repository=repo.identity(), one_file_system=one_file_system)
 
     def close(self) -> None:
         """Close the directory."""
@@ -70,9 +68,7 @@ class Source:
         chosen = rows
         if any(row[1] == ino for row in rows):
             chosen = [
-                row
-                for row in rows
-                if row[1] != ino or foreign.get(row[0], self.device) != device
+                row for row in rows if row[1] != ino or foreign.get(row[0], self.device) != device
             ]
         if self._one_file_system and foreign:
             # An entry on another file system is shown empty; its descent ends here.

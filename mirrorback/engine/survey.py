@@ -225,9 +225,7 @@ class Survey:
             known = (self._spool.new_id("directory"), None)
             self._spool.add("directory", known[0], looked.folder.id, name)
         if self._source.entered(path):
-            looked.below.append(
-                _Folder(path, known[0], was_there, known[1] if was_there else None)
-            )
+            looked.below.append(_Folder(path, known[0], was_there, known[1] if was_there else None))
         else:
             self._counts.dirs += 1
             if was_there:
@@ -322,9 +320,7 @@ class Survey:
             return
         looked.trusted &= self._finish_look(difference, seen, old)
 
-    def _finish_look(
-        self, difference: Difference, seen: reading.Seen, old: LiveRow
-    ) -> bool:
+    def _finish_look(self, difference: Difference, seen: reading.Seen, old: LiveRow) -> bool:
         """Spool an entry that was read; whether its state may be trusted the next time."""
         before, digest = live.object_row(self._catalog, old.object)
         metadata = seen.metadata

@@ -101,8 +101,10 @@ def unbroken(
         if runs and moved_from is None:
             before = runs[-1]
             adjacent = number[before.last] + 1 == number[run.first]
-            if adjacent and before.state.metadata.kind is state.metadata.kind and (
-                before.state.same_content(state) and before.state.same_metadata(state)
+            if (
+                adjacent
+                and before.state.metadata.kind is state.metadata.kind
+                and (before.state.same_content(state) and before.state.same_metadata(state))
             ):
                 runs[-1] = Run(state, before.first, run.last, before.moved_from)
                 continue

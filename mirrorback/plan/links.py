@@ -44,9 +44,7 @@ class Group:
         lineages = frozenset(m.lineage for m in self.members if m.lineage is not None) | others
         strangers = sum(m.lineage is None for m in self.members)
         return [
-            m
-            for m in self.members
-            if m.lineage is not None and (strangers or m.before != lineages)
+            m for m in self.members if m.lineage is not None and (strangers or m.before != lineages)
         ]
 
 

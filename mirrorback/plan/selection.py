@@ -75,7 +75,5 @@ def _compile(patterns: Sequence[str]) -> GitIgnoreSpec:
         try:
             GitIgnoreSpec.from_lines([pattern])
         except (ValueError, re.error) as error:
-            raise UsageError(
-                f"the pattern {pattern!r} cannot be understood: {error}"
-            ) from error
+            raise UsageError(f"the pattern {pattern!r} cannot be understood: {error}") from error
     return GitIgnoreSpec.from_lines(patterns)

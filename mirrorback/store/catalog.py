@@ -36,7 +36,7 @@ def translated() -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", "")
         if name == "SQLITE_FULL":
             raise NoSpace("the drive is full: the catalog could not be written") from error
-        if name.startswith("SQLITE_BUSY") or name.startswith("SQLITE_LOCKED"):
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             raise Locked("the catalog is held by another process; try again later") from error
         if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
             raise _damaged() from error
@@ -209,7 +209,9 @@ def _folder_name(name: object) -> str:
 
 
 def _bad_name(name: bytes) -> bool:
-    return not isinstance(name, bytes) or name in (b"", b".", b"..") or b"/" in name or b"\0" in name
+    return (
+        not isinstance(name, bytes) or name in (b"", b".", b"..") or b"/" in name or b"\0" in name
+    )
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -30,9 +30,7 @@ def prepare(folder: int, name: bytes, data: bytes) -> None:
 
 def read(folder: int, name: bytes) -> bytes:
     """A small file's content, never through a symlink, never more than 1 MiB.  Raises OSError."""
-    fd = os.open(
-        name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
-    )
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         return os.read(fd, LIMIT)
     finally:

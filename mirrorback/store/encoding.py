@@ -6,6 +6,8 @@ import marshal
 import struct
 import zlib
 
+from blake3 import blake3
+
 from mirrorback.errors import Damaged
 
 _HEADER = struct.Struct("<HI")
@@ -15,6 +17,12 @@ def pack_xattrs(xattrs: tuple[tuple[bytes, bytes], ...]) -> bytes:
     """For each attribute: length of name (2 bytes) and value (4 bytes, both
     little endian), name, value.  b"" for none."""
     return b"".join(_HEADER.pack(len(n), len(v)) + n + v for n, v in xattrs)
+
+
+def attributes_key(packed: bytes) -> bytes:
+    """The digest by which packed attributes are named: BLAKE3, 16 bytes."""
+    key: bytes = blake3(packed).digest(16)
+    return key
 
 
 def unpack_xattrs(packed: bytes | None) -> tuple[tuple[bytes, bytes], ...]:
@@ -47,7 +55,7 @@ def unpack_time(column: int | bytes) -> int:
     return column if isinstance(column, int) else int.from_bytes(column, "big", signed=True)
 
 
-def row_check(*columns: object) -> int:
+def row_check(*columns: int | str | bytes | None) -> int:
     """A CRC-32 over the columns of a row: finds any single flipped bit, which
     SQLite itself does not.  Kept in the row's last column."""
     return zlib.crc32(marshal.dumps(columns, 2))

@@ -79,7 +79,9 @@ def rows(catalog: Catalog, directory: int) -> dict[bytes, LiveRow]:
 
 def _live_row(columns: tuple) -> LiveRow:  # type: ignore[type-arg]
     row = LiveRow._make(columns)
-    return row if isinstance(row.mtime, int) else row._replace(mtime=encoding.unpack_time(row.mtime))
+    return (
+        row if isinstance(row.mtime, int) else row._replace(mtime=encoding.unpack_time(row.mtime))
+    )
 
 
 def names(catalog: Catalog, directory: int) -> list[tuple[bytes, int, int, int]]:

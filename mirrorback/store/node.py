@@ -131,7 +131,9 @@ class Dresser:
             missed.append("times")
         return missed
 
-    def _chown(self, target: int | bytes, metadata: Metadata, dir_fd: int | None = None) -> list[str]:
+    def _chown(
+        self, target: int | bytes, metadata: Metadata, dir_fd: int | None = None
+    ) -> list[str]:
         uid, gid = metadata.owner.uid, metadata.owner.gid
         if self._uid != 0 and uid != self._uid:
             uid = -1

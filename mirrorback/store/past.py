@@ -40,12 +40,8 @@ class PastRow(NamedTuple):
 
 
 def _row(columns: tuple) -> PastRow:  # type: ignore[type-arg]
-    return PastRow(
-        *columns[:10],
-        live.digest_of(columns[10], columns[11]),
-        columns[12],
-        live.metadata_of(columns[13:]),
-    )
+    digest = live.digest_of(columns[10], columns[11])
+    return PastRow._make((*columns[:10], digest, columns[12], live.metadata_of(columns[13:])))
 
 
 def root(catalog: Catalog, snapshot: int) -> PastRow | None:
@@ -131,6 +127,15 @@ def shared_objects(catalog: Catalog, old: int, new: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def shared_in(catalog: Catalog, snapshot: int) -> set[int]:
+    """Objects that a snapshot shows under more than one name."""
+    rows = catalog.db.execute(
+        "SELECT object FROM entry e WHERE kind != 2" + _AT + " GROUP BY object HAVING count(*) > 1",
+        (snapshot, snapshot),
+    )
+    return {row[0] for row in rows}
+
+
 def sharing(catalog: Catalog, number: int, snapshot: int) -> list[tuple[int, int, int, bytes]]:
     """Entry, lineage, directory and name of all that show an object in a snapshot."""
     return catalog.db.execute(
@@ -156,17 +161,16 @@ def child(catalog: Catalog, directory: int, name: bytes) -> int | None:
     row = catalog.db.execute(
         "SELECT id FROM directory WHERE parent = ? AND name = ?", (directory, name)
     ).fetchone()
-    return row and row[0]
+    return None if row is None else int(row[0])
 
 
-def objects_to_read(catalog: Catalog) -> Iterator[tuple[int, int]]:
-    """Each object with content or a target, with the newest entry that shows it, in
-    the order of folders."""
-    yield from catalog.db.execute(
-        "SELECT e.object, max(e.id) FROM entry e WHERE e.kind IN (?, ?)"
-        " GROUP BY e.object ORDER BY e.object",
-        (Kind.FILE, Kind.SYMLINK),
-    )
+def objects_after(catalog: Catalog, last: int, count: int) -> list[int]:
+    """The next objects by number that have something to read back."""
+    rows = catalog.db.execute(
+        "SELECT id FROM object WHERE id > ? AND kind != ? ORDER BY id LIMIT ?",
+        (last, Kind.DIRECTORY, count),
+    ).fetchall()
+    return [row[0] for row in rows]
 
 
 def showing(catalog: Catalog, number: int) -> list[PastRow]:
@@ -184,3 +188,30 @@ def twins(catalog: Catalog, digest: Digest, number: int) -> list[int]:
         (digest.value, int(digest.sparse), number),
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def source_ctime(catalog: Catalog, number: int) -> int:
+    """The ctime that the source's inode had when an object was last seen there."""
+    row = catalog.db.execute("SELECT ctime FROM object WHERE id = ?", (number,)).fetchone()
+    ctime: int = row[0]
+    return ctime
+
+
+def freed_by(catalog: Catalog, snapshot: int) -> int:
+    """Bytes of the files that only one snapshot shows."""
+    before, after = catalog.db.execute(
+        "SELECT (SELECT coalesce(max(id), 0) FROM snapshot WHERE id < ?1 AND state != 2),"
+        " (SELECT min(id) FROM snapshot WHERE id > ?1 AND state != 2)",
+        (snapshot,),
+    ).fetchone()
+    row = catalog.db.execute(
+        "SELECT coalesce(sum(size), 0) FROM object o WHERE o.kind = 1 AND o.id IN"
+        " (SELECT e.object FROM entry e WHERE e.first > ?1 AND e.first <= ?2"
+        "  AND e.last >= ?2 AND e.last < ?3)"
+        " AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.object = o.id"
+        "  AND NOT (e.first > ?1 AND e.first <= ?2 AND e.last IS NOT NULL AND e.last >= ?2"
+        "  AND e.last < ?3))",
+        (before, snapshot, after),
+    ).fetchone()
+    freed: int = row[0]
+    return freed

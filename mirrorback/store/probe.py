@@ -18,7 +18,23 @@ _GRAIN_TEST = 1_000_000_000 * 10**9 + 123_456_789
 # An access control list as the kernel keeps it: version 2; owner rwx, user 1 r--,
 # group r--, mask r--, others none (linux/posix_acl_xattr.h).
 _ACL = struct.pack(
-    "<I" + "HHI" * 5, 2, 1, 7, 2**32 - 1, 2, 4, 1, 4, 4, 2**32 - 1, 16, 4, 2**32 - 1, 32, 0, 2**32 - 1
+    "<I" + "HHI" * 5,
+    2,
+    1,
+    7,
+    2**32 - 1,
+    2,
+    4,
+    1,
+    4,
+    4,
+    2**32 - 1,
+    16,
+    4,
+    2**32 - 1,
+    32,
+    0,
+    2**32 - 1,
 )
 
 

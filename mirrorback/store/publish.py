@@ -90,9 +90,7 @@ def _waiting(older: tuple[int, str, int] | None) -> bytes:
     return b"former-%d" % (older[2] if older else 0)
 
 
-def _name_former_mirror(
-    repo: Repository, catalog: Catalog, older: tuple[int, str, int]
-) -> None:
+def _name_former_mirror(repo: Repository, catalog: Catalog, older: tuple[int, str, int]) -> None:
     number, name, root = older
     for held in (INCOMING, _waiting(older)):
         if repo.root_number(repo.inner, held) == root:
@@ -132,18 +130,23 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
     complete(repo, catalog)
     for number, name, _root in catalog.in_state(DELETING):
         finish_removal(repo, catalog, number, name, progress)
-    salvaged = len(repo.salvage())
     if repo.root_number(repo.inner, INCOMING) is not None:
         os.rename(
             INCOMING,
-            TRASH + b"/" + SALVAGE + b"%06d" % (salvaged + 1),
+            TRASH + b"/" + _next_salvage(repo),
             src_dir_fd=repo.inner,
             dst_dir_fd=repo.inner,
         )
     empty_trash(repo, salvage=False, progress=progress)
-    for name in (MIRROR, b"repository.toml"):
+    for unfinished in (MIRROR, b"repository.toml"):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name + b".new", dir_fd=repo.inner)
+            os.unlink(unfinished + b".new", dir_fd=repo.inner)
+
+
+def _next_salvage(repo: Repository) -> bytes:
+    newest = repo.salvage()[:1]
+    number = int(newest[0][len(SALVAGE) :]) if newest else 0
+    return SALVAGE + b"%06d" % (number + 1)
 
 
 def remove_snapshot(
@@ -170,7 +173,9 @@ def finish_removal(
     record.deleted(catalog, number)
 
 
-def empty_trash(repo: Repository, *, salvage: bool, progress: Progress = lambda count: None) -> None:
+def empty_trash(
+    repo: Repository, *, salvage: bool, progress: Progress = lambda count: None
+) -> None:
     """Remove what lies in the trash, with or without what could still be used."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(TRASH, 0o700, dir_fd=repo.inner)

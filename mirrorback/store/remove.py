@@ -51,9 +51,7 @@ def remove_tree(
         return
     try:
 
-        def process(
-            folder: _Folder, cursor: tree.Cursor, push: Callable[..., None]
-        ) -> None:
+        def process(folder: _Folder, cursor: tree.Cursor, push: Callable[..., None]) -> None:
             fd = cursor.open(folder.path)
             below, count = _empty(fd)
             progress(count)

@@ -206,7 +206,8 @@ class Repository:
             found = [os.fsencode(n) for n in os.listdir(fd)]
         finally:
             os.close(fd)
-        return sorted((n for n in found if n.startswith(SALVAGE)), reverse=True)
+        ours = (n for n in found if n.startswith(SALVAGE) and n[len(SALVAGE) :].isdigit())
+        return sorted(ours, reverse=True)
 
 
 @contextlib.contextmanager

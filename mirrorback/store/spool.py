@@ -14,9 +14,7 @@ import os
 import sqlite3
 import urllib.parse
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
-
-from blake3 import blake3
+from typing import Any, NamedTuple
 
 from mirrorback.model import Digest, Kind, Metadata, Owner
 from mirrorback.store import encoding, owners, schema
@@ -77,14 +75,16 @@ class Difference(NamedTuple):
     verdict: str | None = None
 
     @classmethod
-    def of_columns(cls, columns: Iterable[object]) -> Difference:
+    def of_columns(cls, columns: Iterable[Any]) -> Difference:
         """The difference in a row of spool.change."""
-        row = cls._make(columns)  # type: ignore[arg-type]
-        return row if isinstance(row.mtime, int) else row._replace(
-            mtime=encoding.unpack_time(row.mtime)
+        row = cls._make(columns)
+        return (
+            row
+            if isinstance(row.mtime, int)
+            else row._replace(mtime=encoding.unpack_time(row.mtime))
         )
 
-    def columns(self) -> tuple[object, ...]:
+    def columns(self) -> tuple[Any, ...]:
         """The row of spool.change for it."""
         if isinstance(encoding.pack_time(self.mtime), int):
             return self
@@ -148,9 +148,9 @@ class Spool:
         self._lock = catalog.lock
         self.path = path
         self.used = False
-        self._changes: list[tuple[object, ...]] = []
+        self._changes: list[tuple[Any, ...]] = []
         self._gone: list[Gone] = []
-        self._rows: dict[str, list[tuple[object, ...]]] = {}
+        self._rows: dict[str, list[tuple[Any, ...]]] = {}
         self._waiting = 0
         self._change_ids = itertools.count(1)
         self._owners = catalog.owners()
@@ -190,7 +190,7 @@ class Spool:
             self._gone.append(gone._replace(mtime=encoding.pack_time(gone.mtime)))  # type: ignore[arg-type]
             self._count()
 
-    def add(self, table: str, *row: object) -> None:
+    def add(self, table: str, *row: Any) -> None:
         """Add a row to one of the result tables; an earlier one with its key gives way."""
         with self._lock:
             self._rows.setdefault(table, []).append(row)
@@ -201,7 +201,7 @@ class Spool:
         if not metadata.xattrs:
             return None
         packed = encoding.pack_xattrs(metadata.xattrs)
-        key: bytes = blake3(packed).digest(16)
+        key = encoding.attributes_key(packed)
         self.add("attributes", key, packed)
         return key
 
@@ -256,14 +256,14 @@ class Spool:
                 (directory,),
             )
 
-    def update(self, sql: str, parameters: tuple[object, ...] = ()) -> None:
+    def update(self, sql: str, parameters: tuple[Any, ...] = ()) -> None:
         """Run a statement on what has been filled in so far."""
         self.flush()
         if self.used:
             with self._lock:
                 self._db.execute(sql, parameters)
 
-    def update_many(self, sql: str, parameters: Iterable[tuple[object, ...]]) -> None:
+    def update_many(self, sql: str, parameters: Iterable[tuple[Any, ...]]) -> None:
         """Run a statement for many rows at once."""
         self.flush()
         if self.used:
@@ -272,12 +272,12 @@ class Spool:
 
     # --- reading it ---------------------------------------------------------------
 
-    def select(self, sql: str, parameters: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    def select(self, sql: str, parameters: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, a batch in memory at a time.  The query must name
         a key order that goes on: it is run again behind the last row, so it has
         to take `:after` (an integer, at first -1) and give that key first."""
         self.flush()
-        after: object = -1
+        after: Any = -1
         while self.used:
             with self._lock:
                 rows = self._db.execute(f"{sql} LIMIT {BATCH}", (*parameters, after)).fetchall()
@@ -286,7 +286,7 @@ class Spool:
                 return
             after = rows[-1][0]
 
-    def changes(self, where: str, parameters: tuple[object, ...] = ()) -> Iterator[Difference]:
+    def changes(self, where: str, parameters: tuple[Any, ...] = ()) -> Iterator[Difference]:
         """Differences by a condition, in the order of their numbers."""
         sql = f"SELECT {_CHANGE_COLUMNS} FROM spool.change WHERE ({where}) AND id > ? ORDER BY id"
         for row in self.select(sql, parameters):
@@ -312,7 +312,7 @@ class Spool:
             ).fetchall()
         return {row[0] for row in rows}
 
-    def fetch(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    def fetch(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of a small query."""
         self.flush()
         if not self.used:
@@ -412,5 +412,3 @@ def discard(path: bytes) -> None:
     """Remove what an earlier run may have left of a spool."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-

@@ -23,8 +23,10 @@ Attributes = tuple[tuple[bytes, bytes], ...]
 PRIVATE = (b"trusted.SGI_ACL_", b"system.ntfs_", b"system.nfs4_acl", b"btrfs.", b"trusted.overlay.")
 _GONE = (errno.ENODATA, errno.EPERM, errno.EACCES, getattr(errno, "ENOATTR", errno.ENODATA))
 _NONE = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_REFUSED = (*_NONE, errno.EPERM, errno.EACCES, errno.ENOSPC, errno.E2BIG, errno.ERANGE)
-_REFUSED += (errno.EINVAL, errno.EDQUOT)
+_REFUSED = frozenset(
+    {*_NONE, errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE}
+    | {errno.EINVAL}
+)
 
 
 def read(fd: int) -> Attributes:

@@ -1,0 +1,100 @@
+"""What every command shares: its common options, its session, and its end."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from mirrorback.cli.ending import ended
+from mirrorback.cli.output import Output
+from mirrorback.cli.session import Session
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and end, where that was asked for."""
+    if asked:
+        from mirrorback import __version__
+
+        print(f"mirrorback {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version),
+]
+COMMON = {
+    "json_": Annotated[bool, typer.Option("--json", help="Machine output on standard output.")],
+    "verbose": Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")],
+    "quiet": Annotated[
+        bool, typer.Option("-q", "--quiet", help="Print nothing when all is well.")
+    ],
+    "no_progress": Annotated[bool, typer.Option("--no-progress", help="No progress bars.")],
+    "version": Version,
+}
+
+
+class _AsTyped:
+    """Takes values as the parser gives them: all of ours are text, numbers of flags, or
+    lists of text, and what they mean is settled by the commands."""
+
+    def coerce(self, value: Any, param: object, ctx: object) -> Any:
+        """The value itself; lists that were not given are empty."""
+        return value
+
+
+class _Command(TyperCommand):
+    """A command whose values need no pydantic, the import of which takes longer than
+    that of all else; a typer that works otherwise is not disturbed."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for param in self.params:
+            param._runtime_param = _AsTyped()  # type: ignore[attr-defined]
+
+
+def add(
+    app: typer.Typer,
+    name: str,
+    body: Callable[..., int],
+    *,
+    stream: bool = False,
+    reads: bool = True,
+) -> None:
+    """Make `body(session, ...)`, which returns the exit code, a command of `app`.
+
+    Its parameters after the session are annotated as typer wants them, its docstring
+    is the help.  `stream`: with --json it writes a line per message.  `reads`: it
+    changes nothing; others go on when standard output is closed.
+    """
+
+    def run(**values: Any) -> None:
+        values.pop("version", None)
+        session = Session(
+            json=values.pop("json_"),
+            verbose=values.pop("verbose"),
+            quiet=values.pop("quiet"),
+            progress=not values.pop("no_progress"),
+            out=Output(persistent=not reads),
+        )
+        code = ended(session, lambda: body(session, **values), stream=stream, reads=reads)
+        raise typer.Exit(code)
+
+    own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+    common = [
+        inspect.Parameter(
+            key,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=0 if key == "verbose" else False,
+            annotation=annotation,
+        )
+        for key, annotation in COMMON.items()
+    ]
+    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    run.__signature__ = inspect.Signature([*keyword, *common])  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    app.command(name, cls=_Command, help=inspect.getdoc(body))(run)

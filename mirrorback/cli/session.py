@@ -1,0 +1,60 @@
+"""What one run of a command knows: its common options and where its results go."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING
+
+from mirrorback.cli.output import Output
+
+if TYPE_CHECKING:
+    from mirrorback.engine.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The options every command has, and the output."""
+
+    json: bool = False
+    verbose: int = 0
+    quiet: bool = False
+    progress: bool = True
+    out: Output = field(default_factory=Output)
+
+    @property
+    def now(self) -> datetime:
+        """The present moment, in the local zone."""
+        from mirrorback.cli import clock
+
+        return clock.now()
+
+    @property
+    def zone(self) -> tzinfo:
+        """The local zone."""
+        from mirrorback.cli import clock
+
+        return clock.zone()
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a person watches who wants to see it go on."""
+        return (
+            self.progress
+            and not self.json
+            and not self.quiet
+            and sys.stderr is not None
+            and sys.stderr.isatty()
+        )
+
+    def history(self, repository: str) -> History:
+        """Open a repository for reading.  Raises MirrorbackError."""
+        from mirrorback.engine.history import History
+
+        cwd = None
+        with contextlib.suppress(OSError):  # the folder we are in may be gone
+            cwd = os.getcwdb()
+        return History.open(repository, self.now, cwd)

@@ -1,0 +1,124 @@
+"""What --json prints: the shapes that scripts rely on."""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+from typing import Any
+
+from mirrorback.cli.escape import text_of
+from mirrorback.cli.words import iso
+from mirrorback.model import Change, Entry, Finding, Problem, Snapshot, Summary, Version
+
+Shape = dict[str, Any]
+
+
+def snapshot(found: Snapshot, location: bytes) -> Shape:
+    """A snapshot; `location` is its folder."""
+    return {
+        "name": found.name,
+        "time": iso(found.time, found.offset),
+        "path": text_of(location),
+        "current": found.current,
+        "incomplete": found.incomplete,
+        "pinned": found.pinned,
+        "files": found.files,
+        "bytes": found.bytes,
+    }
+
+
+def entry(found: Entry, zone: tzinfo) -> Shape:
+    """An entry of `ls`."""
+    return {
+        "path": text_of(found.path),
+        "type": found.metadata.kind.label,
+        "size": found.metadata.size,
+        "mtime": iso(found.metadata.mtime, zone),
+        "mode": f"{found.metadata.mode:04o}",
+        "stored": found.stored,
+    }
+
+
+def version(found: Version, zone: tzinfo) -> Shape:
+    """A version as `versions` shows it."""
+    shape = match(found, zone) | {
+        "mode": f"{found.metadata.mode:04o}",
+        "stored": found.stored,
+        "location": text_of(found.location),
+        "digest": None if found.digest is None else str(found.digest),
+    }
+    if found.moved_from is not None:
+        shape["moved_from"] = text_of(found.moved_from)
+    return shape
+
+
+def match(found: Version, zone: tzinfo) -> Shape:
+    """A version as `find` shows it."""
+    return {
+        "path": text_of(found.path),
+        "first_snapshot": found.first.name,
+        "last_snapshot": found.last.name,
+        "type": found.metadata.kind.label,
+        "size": found.metadata.size,
+        "mtime": iso(found.metadata.mtime, zone),
+    }
+
+
+def change(found: Change) -> Shape:
+    """A row of a difference."""
+    return {
+        "path": text_of(found.path),
+        "change": found.change.value,
+        "from": None if found.from_path is None else text_of(found.from_path),
+    }
+
+
+def problem(found: Problem) -> Shape:
+    """Something `verify` found."""
+    return {
+        "path": text_of(found.path),
+        "snapshots": list(found.snapshots),
+        "problem": found.problem,
+        "location": text_of(found.location),
+        "repairable": found.repairable,
+    }
+
+
+def finding(found: Finding) -> Shape:
+    """Something `doctor` looked at."""
+    return {
+        "subject": found.subject,
+        "level": found.level.value,
+        "found": found.found,
+        "follows": found.follows,
+    }
+
+
+def message(kind: str, text: str, path: bytes | None) -> Shape:
+    """A line of `backup --json`: an `error` or a `warning`."""
+    return {
+        "message_type": kind,
+        "message": text,
+        "path": None if path is None else text_of(path),
+    }
+
+
+def summary(found: Summary) -> Shape:
+    """The last line of `backup --json`."""
+    return {
+        "message_type": "summary",
+        "snapshot": found.snapshot,
+        "unchanged": found.unchanged,
+        "files_new": found.files_new,
+        "files_changed": found.files_changed,
+        "files_metadata": found.files_metadata,
+        "files_moved": found.files_moved,
+        "files_removed": found.files_removed,
+        "files_unmodified": found.files_unmodified,
+        "files_stale": found.files_stale,
+        "dirs": found.dirs,
+        "bytes_copied": found.bytes_copied,
+        "bytes_written": found.bytes_written,
+        "errors": found.errors,
+        "duration_s": found.duration_s,
+        "not_kept": found.not_kept,
+    }

@@ -1,0 +1,44 @@
+"""Values of options as typed, into what the engine takes."""
+
+from __future__ import annotations
+
+from mirrorback.cli.escape import escape
+from mirrorback.errors import UsageError
+
+LARGE_FILES = ("auto", "whole")
+KNOWN_ELSEWHERE = ("delta", "reflink")
+
+
+def size(text: str | None) -> int | None:
+    """`32M` in bytes; None where it was not given.  Raises UsageError."""
+    if text is None:
+        return None
+    from mirrorback.plan.sizes import parse_size
+
+    return parse_size(text)
+
+
+def large_files(text: str | None) -> str | None:
+    """How large files are to be kept.  Raises UsageError."""
+    if text is None or text in LARGE_FILES:
+        return text
+    if text in KNOWN_ELSEWHERE:
+        raise UsageError(
+            f"--large-files {text}: this version stores large files whole; use auto or whole"
+        )
+    raise UsageError(f"--large-files {escape(text)}: give auto or whole")
+
+
+def mode(text: str | None) -> int | None:
+    """`0750` as a number; None where it was not given.  Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        value = int(text, 8) if text.isascii() and text.isdigit() else -1
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 0o7777:
+        raise UsageError(f"--mode {escape(text)}: give permissions in octal, such as 0750")
+    if value & 0o700 != 0o700:
+        raise UsageError(f"--mode {escape(text)}: the owner needs all permissions, such as 0700")
+    return value

@@ -1,0 +1,121 @@
+"""Delete: remove chosen snapshots, and free what only they held."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mirrorback.engine.events import Events, Phase
+from mirrorback.errors import NoSpace, NotInHistory, Refused, UsageError
+from mirrorback.model import Snapshot
+from mirrorback.store import past, publish, repository
+from mirrorback.store.catalog import Catalog, translated
+from mirrorback.store.lock import Lock
+from mirrorback.store.repository import CATALOG, Repository, drive_errors
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a snapshot, why, and how many bytes that frees."""
+
+    name: str
+    keep: bool
+    reasons: tuple[str, ...]
+    frees: int
+
+
+def delete(
+    repository: str,
+    snapshots: Sequence[str],
+    *,
+    dry_run: bool,
+    now: datetime,
+    events: Events,
+) -> list[Fate]:
+    """Remove snapshots by their names; the space is free when it returns.
+
+    Killed at any point, the next command that takes the lock goes on with it.
+    Raises Refused for the mirror and for what is pinned, NotInHistory, Locked.
+    """
+    if not snapshots:
+        raise UsageError("name the snapshots to delete; `mirrorback snapshots` lists them")
+    with drive_errors():
+        repo = Repository.open(os.path.abspath(os.fsencode(repository)))
+        try:
+            if dry_run:
+                return _fates(repo, snapshots)
+            lock = Lock.take(repo.inner)
+            try:
+                return _delete(repo, snapshots, events)
+            finally:
+                lock.release()
+        finally:
+            repo.close()
+
+
+def _fates(repo: Repository, names: Sequence[str]) -> list[Fate]:
+    with contextlib.closing(Catalog.open(repo.inner_path(CATALOG))) as catalog, translated():
+        chosen = _chosen(catalog, names)
+        return [_fate(catalog, snapshot) for snapshot in chosen]
+
+
+def _delete(repo: Repository, names: Sequence[str], events: Events) -> list[Fate]:
+    with contextlib.closing(Catalog.open(repo.inner_path(CATALOG), write=True)) as catalog:
+        with translated():
+            chosen = _chosen(catalog, names)
+        try:
+            return _remove(repo, catalog, chosen, events)
+        except (NoSpace, OSError):
+            # A drive that is full to the last byte: that is what the reserve is for.
+            repository.give_up_reserve(repo.inner)
+            return _remove(repo, catalog, chosen, events)
+        finally:
+            repository.make_reserve(repo.inner)
+
+
+def _remove(
+    repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot], events: Events
+) -> list[Fate]:
+    fates = []
+    with translated():
+        events.phase(Phase.RECOVER)
+        publish.recover(repo, catalog)
+        left = {snapshot.id for snapshot in catalog.snapshots()}
+        events.phase(Phase.DELETE, sum(snapshot.files for snapshot in chosen))
+        for snapshot in chosen:
+            fates.append(_fate(catalog, snapshot))
+            if snapshot.id in left:
+                publish.remove_snapshot(
+                    repo,
+                    catalog,
+                    snapshot.id,
+                    snapshot.name,
+                    lambda count: events.advance(count),
+                )
+    return fates
+
+
+def _chosen(catalog: Catalog, names: Sequence[str]) -> list[Snapshot]:
+    """The snapshots of these names, each once.  Raises Refused, NotInHistory."""
+    known = {snapshot.name: snapshot for snapshot in catalog.snapshots()}
+    chosen: dict[str, Snapshot] = {}
+    for typed in names:
+        name = os.path.basename(typed.rstrip("/")) or typed
+        snapshot = known.get(name)
+        if name in ("current", "latest", "now") or (snapshot and snapshot.current):
+            raise Refused(f"{name} is the mirror, which always stays; there is no option for that")
+        if snapshot is None:
+            raise NotInHistory(f"there is no snapshot {typed!r}; `mirrorback snapshots` lists them")
+        if snapshot.pinned is not None:
+            raise Refused(f"{name} is pinned ({snapshot.pinned}): `mirrorback unpin` it first")
+        chosen[name] = snapshot
+    return list(chosen.values())
+
+
+def _fate(catalog: Catalog, snapshot: Snapshot) -> Fate:
+    return Fate(
+        snapshot.name, False, ("named on the command line",), past.freed_by(catalog, snapshot.id)
+    )

@@ -1,0 +1,563 @@
+"""Restore: a state of the source, or a part of it, exactly as it was.
+
+Metadata comes from the catalog, which is exact also where the drive is not;
+bytes come from the drive and are checked against their digest.  Every file is
+written under a temporary name and renamed into place.  What stands in the way
+is kept beside it, unless that is not wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from mirrorback.engine.events import Events, Phase
+from mirrorback.engine.history import History
+from mirrorback.engine.target import Target
+from mirrorback.errors import Damaged, DriveError, Trouble, UsageError
+from mirrorback.model import Kind, Metadata, Snapshot
+from mirrorback.plan import restoring
+from mirrorback.plan.restoring import Overwrite, Step
+from mirrorback.store import content, node, past, settings, system, tree, xattrs
+from mirrorback.store.catalog import translated
+from mirrorback.store.past import PastRow
+from mirrorback.store.repository import drive_errors
+from mirrorback.store.workers import work_through
+
+__all__ = ["Overwrite", "RestoreOptions", "RestoreResult", "restore"]
+
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How and whereto; exactly one of `to` and `in_place` is given."""
+
+    to: str | None = None
+    in_place: bool = False
+    overwrite: Overwrite = Overwrite.IF_CHANGED
+    delete: bool = False
+    dry_run: bool = False
+    owner: bool = True
+    keep: bool = True
+
+
+@dataclass
+class RestoreResult:
+    """What came of it.  `actions` are ("create" | "replace" | "delete", path)."""
+
+    snapshot: str
+    restored: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    deleted: int = 0
+    kept_aside: int = 0
+    bytes_written: int = 0
+    errors: int = 0
+    not_kept: dict[str, int] = field(default_factory=dict)
+    actions: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def restore(
+    history: History,
+    paths: Sequence[bytes],
+    when: str | None,
+    options: RestoreOptions,
+    events: Events,
+) -> RestoreResult:
+    """Bring back `paths` (as typed; none is the whole tree) as they were at `when`.
+
+    Entries that cannot be written are told to `events` and counted.  Raises
+    MirrorbackError; Damaged, when a file on the drive is not what was backed
+    up, after everything else has been restored.
+    """
+    if (options.to is None) is not options.in_place:
+        raise UsageError("give either --to DIR or --in-place")
+    system.raise_descriptor_limit()
+    with translated(), drive_errors():
+        wanted = [history.find_path(path, when) for path in paths]
+        wanted = wanted or [(b"", history.resolve(when))]
+        if len({snapshot.id for _path, snapshot in wanted}) > 1:
+            raise UsageError("the paths are in different snapshots: restore one after another")
+        snapshot = wanted[0][1]
+        rows = [(path, history.entry(path, snapshot)) for path, _snapshot in wanted]
+        return _Run(history, snapshot, options, events).all(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A directory to fill; `metadata` None leaves its own as it is."""
+
+    path: bytes
+    id: int | None
+    metadata: Metadata | None
+    there: bool  # on the target, for a dry run
+
+
+class _Bench:
+    """What one thread works with."""
+
+    def __init__(self, origin: int, target: Target) -> None:
+        self.origin = tree.Cursor(origin)
+        self.target = target
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.origin.close()
+        self.target.close()
+
+
+class _Run:
+    """One restore."""
+
+    def __init__(
+        self, history: History, snapshot: Snapshot, options: RestoreOptions, events: Events
+    ) -> None:
+        self._history = history
+        self._snapshot = snapshot
+        self._options = options
+        self._events = events
+        self._result = RestoreResult(snapshot.name)
+        self._not_kept = node.NotKept()
+        self._dresser = node.Dresser(owner=options.owner)
+        self._lock = threading.Lock()
+        self._damage: list[bytes] = []
+        self._shared = past.shared_in(history.catalog, snapshot.id)
+        self._first: dict[int, bytes] = {}  # shared objects: where the first name stands
+        self._later: list[tuple[bytes, PastRow]] = []  # their other names
+        self._closed: list[tuple[bytes, Metadata]] = []  # folders that shut their owner out
+        self._flags: list[tuple[bytes, Metadata]] = []
+
+    def all(self, rows: list[tuple[bytes, PastRow]]) -> RestoreResult:
+        """Restore these entries and all below them."""
+        whole = any(not path for path, _row in rows)
+        self._events.phase(
+            Phase.RESTORE,
+            self._snapshot.files if whole else None,
+            self._snapshot.bytes if whole else None,
+        )
+        where, folder = self._history.repo.place(self._history.catalog, self._snapshot)
+        origin = os.open(folder, tree.DIRECTORY_FLAGS, dir_fd=where)
+        try:
+            top, made = self._open_top()
+            try:
+                self._run(rows, origin, top, made)
+            finally:
+                if top is not None:
+                    os.close(top)
+        finally:
+            os.close(origin)
+        self._result.not_kept = self._not_kept.counts()
+        self._result.actions.sort(key=lambda action: action[1])
+        if self._damage:
+            shown = ", ".join(settings.escape(path) for path in self._damage[:3])
+            raise Damaged(
+                f"{len(self._damage)} damaged on the drive and not restored ({shown}); the rest"
+                " was. Try an older snapshot for those, and run `mirrorback verify`"
+            )
+        return self._result
+
+    def _open_top(self) -> tuple[int | None, bool]:
+        """The directory to restore into, and whether its own metadata is to be set:
+        not that of a folder which holds other things already."""
+        options = self._options
+        top = self._history.source if options.to is None else os.fsencode(options.to)
+        empty = True
+        if os.path.isdir(top):
+            empty = not os.listdir(top)
+        elif options.dry_run:
+            return None, True
+        else:
+            try:
+                os.makedirs(top)
+            except OSError as error:
+                shown = settings.escape(os.path.abspath(top))
+                raise DriveError(f"{shown} cannot be made: {error.strerror}") from error
+        return tree.open_root(top), empty or options.in_place
+
+    def _run(
+        self, rows: list[tuple[bytes, PastRow]], origin: int, top: int | None, made: bool
+    ) -> None:
+        stamp = self._history.stamp() if self._options.keep else None
+        targets: list[Target] = []
+
+        def tools() -> _Bench:
+            # A dry run may have no target; then nothing is looked for in it.
+            target = Target(-1 if top is None else top, stamp)
+            targets.append(target)
+            return _Bench(origin, target)
+
+        bench = tools()
+        first = [f for f in (self._begin(bench, p, r, made) for p, r in rows) if f is not None]
+        work_through(first, self._fill, threads=THREADS, tools=tools, put_away=_Bench.close)
+        self._finish(bench)
+        bench.close()
+        self._result.kept_aside = sum(target.kept_aside for target in targets)
+
+    # --- directories -----------------------------------------------------------------
+
+    def _begin(self, bench: _Bench, path: bytes, row: PastRow, made: bool) -> _Folder | None:
+        """Start with one of the entries asked for: make its parents, and itself."""
+        parent, _name = tree.parent_of(path)
+        if not path:
+            number = past.child(self._history.catalog, row.dir, row.name)
+            return _Folder(path, number, row.metadata if made else None, True)
+        try:
+            if not self._options.dry_run:
+                self._make_parents(bench, parent)
+            return self._child(bench, parent, self._into(bench, parent, True), row)
+        except Trouble as trouble:
+            self._error(trouble.reason, path)
+            return None
+
+    def _make_parents(self, bench: _Bench, parent: bytes) -> None:
+        """Those that exist are not touched, whatever they are."""
+        at = b""
+        for name in tree.split(parent):
+            into = bench.target.folder(at)
+            if bench.target.look(into, name) is None:
+                os.mkdir(name, 0o777, dir_fd=into)
+            at = tree.join(at, name)
+
+    def _into(self, bench: _Bench, path: bytes, there: bool) -> int | None:
+        """The directory on the target; None in a dry run where it is not there yet."""
+        if not self._options.dry_run:
+            return bench.target.folder(path)
+        if not there:
+            return None
+        try:
+            return bench.target.folder(path)
+        except Trouble:
+            return None
+
+    def _fill(self, folder: _Folder, bench: _Bench, push: Callable[..., None]) -> None:
+        """Restore everything in a directory, then its own metadata."""
+        if folder.id is None:
+            return
+        with self._history.catalog.lock:
+            rows = past.entries(self._history.catalog, folder.id, self._snapshot.id)
+        try:
+            into = self._into(bench, folder.path, folder.there)
+        except Trouble as trouble:
+            self._error(trouble.reason, folder.path)
+            return
+        below = []
+        for row in rows:
+            self._history.require_name(row.name)
+            with self._telling(tree.join(folder.path, row.name)):
+                found = self._child(bench, folder.path, into, row)
+                if found is not None:
+                    below.append(found)
+        if self._options.delete and into is not None:
+            with self._telling(folder.path):
+                self._delete_others(bench, folder.path, into, {row.name for row in rows})
+        if folder.metadata is not None and into is not None and not self._options.dry_run:
+            with self._telling(folder.path):
+                self._dress_folder(folder.path, into, folder.metadata)
+        push(*below)
+
+    def _child(
+        self, bench: _Bench, parent: bytes, into: int | None, row: PastRow
+    ) -> _Folder | None:
+        path = tree.join(parent, row.name)
+        if row.metadata.kind is not Kind.DIRECTORY:
+            self._entry(bench, path, into, row)
+            return None
+        with self._history.catalog.lock:
+            number = past.child(self._history.catalog, row.dir, row.name)
+        st = None if into is None else bench.target.look(into, row.name)
+        there = st is not None and Kind.of_mode(st.st_mode) is Kind.DIRECTORY
+        never = self._options.overwrite is Overwrite.NEVER
+        if st is not None and not there and never:
+            self._count("skipped")
+            return None
+        if not there:
+            self._act("create" if st is None else "replace", path)
+            if not self._options.dry_run and into is not None:
+                bench.target.make_folder(into, row.name)
+        return _Folder(path, number, None if there and never else row.metadata, there)
+
+    def _dress_folder(self, path: bytes, fd: int, metadata: Metadata) -> None:
+        if os.geteuid() != 0 and metadata.mode & 0o700 != 0o700:
+            # Its owner could not come back to fill it: set at the end.
+            with self._lock:
+                self._closed.append((path, metadata))
+            return
+        missed = self._dresser.dress_open(fd, metadata, fresh=False)
+        if missed:
+            self._not_kept.add(missed)
+        if metadata.flags:
+            with self._lock:
+                self._flags.append((path, metadata))
+
+    def _delete_others(self, bench: _Bench, folder: bytes, into: int, names: set[bytes]) -> None:
+        for name in bench.target.others(into, names):
+            st = bench.target.look(into, name)
+            if st is None or (st.st_dev, st.st_ino) == self._history.repo.identity():
+                continue
+            self._act("delete", tree.join(folder, name))
+            self._count("deleted")
+            if not self._options.dry_run:
+                bench.target.clear(into, name)
+
+    # --- everything else ----------------------------------------------------------------
+
+    def _entry(self, bench: _Bench, path: bytes, into: int | None, row: PastRow) -> None:
+        if row.object in self._shared:
+            with self._lock:
+                if row.object in self._first:
+                    self._later.append((path, row))
+                    return
+                self._first[row.object] = path
+        st = None if into is None else bench.target.look(into, row.name)
+        step = self._step(row, st, shared=row.object in self._shared)
+        if step is Step.COMPARE and into is not None and st is not None:
+            step = self._compare(into, row, st)
+        if step is Step.SKIP:
+            self._count("skipped")
+            if row.object in self._shared:
+                with self._lock:
+                    self._first.pop(row.object, None)
+        elif step is Step.ADJUST:
+            self._count("unchanged")
+            if not self._options.dry_run and into is not None:
+                self._adjust(into, row)
+        else:
+            self._act(step.value, path)
+            if not self._options.dry_run and into is not None:
+                self._make(bench, path, into, row)
+            self._count("restored")
+        self._events.advance(1)
+
+    def _step(self, row: PastRow, st: os.stat_result | None, *, shared: bool) -> Step:
+        wanted = row.metadata
+        if st is None:
+            exists = same_kind = same_size = newer = same_links = False
+        else:
+            exists = True
+            same_kind = Kind.of_mode(st.st_mode) is wanted.kind
+            same_size = wanted.kind is not Kind.FILE or st.st_size == wanted.size
+            same_size &= wanted.kind not in (Kind.CHAR, Kind.BLOCK) or st.st_rdev == wanted.rdev
+            newer = wanted.mtime > st.st_mtime_ns
+            same_links = shared or st.st_nlink == 1
+        return restoring.decide(
+            self._options.overwrite,
+            exists=exists,
+            same_kind=same_kind,
+            same_size=same_size,
+            same_links=same_links,
+            newer=newer,
+        )
+
+    def _compare(self, into: int, row: PastRow, st: os.stat_result) -> Step:
+        """Whether what stands there has the content it should have."""
+        kind = row.metadata.kind
+        if kind is Kind.SYMLINK:
+            same = os.readlink(row.name, dir_fd=into) == row.metadata.target
+        elif kind is Kind.FILE and row.digest is not None:
+            fd = system.open_quietly(row.name, os.O_RDONLY, into)
+            try:
+                same = content.digest_of(fd, os.fstat(fd), row.digest.sparse) == row.digest
+            finally:
+                os.close(fd)
+        else:
+            same = True
+        return Step.ADJUST if same else Step.REPLACE
+
+    def _adjust(self, into: int, row: PastRow) -> None:
+        """Set the metadata of an entry whose content is right."""
+        if row.metadata.kind is not Kind.FILE:
+            missed = self._dresser.dress_named(into, row.name, row.metadata)
+        else:
+            fd = system.open_quietly(row.name, os.O_RDONLY, into)
+            try:
+                if node.read_open(fd, os.fstat(fd), into, row.name).same_as(row.metadata):
+                    return
+                if system.inode_flags(fd):
+                    system.set_inode_flags(fd, 0)
+                missed = self._dresser.dress_open(fd, row.metadata, fresh=False)
+                missed += self._set_flags(fd, row.metadata)
+            finally:
+                os.close(fd)
+        if missed:
+            self._not_kept.add(missed)
+
+    def _make(self, bench: _Bench, path: bytes, into: int, row: PastRow) -> None:
+        """Write an entry under a temporary name, and put it in place."""
+        with bench.target.temporary(into) as name:
+            if row.metadata.kind is not Kind.FILE:
+                self._make_other(into, name, row.metadata)
+                bench.target.put(into, name, row.name)
+                return
+            fd = os.open(
+                name,
+                os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+                dir_fd=into,
+            )
+            try:
+                self._copy(bench, path, fd, row)
+                xattrs.write(fd, ())  # an access control list the folder handed down
+                missed = self._dresser.dress_open(fd, row.metadata)
+                bench.target.put(into, name, row.name)
+                missed += self._set_flags(fd, row.metadata)
+                if missed:
+                    self._not_kept.add(missed)
+            finally:
+                os.close(fd)
+
+    def _copy(self, bench: _Bench, path: bytes, fd: int, row: PastRow) -> None:
+        def write(offset: int, data: bytes) -> None:
+            content.write_all(fd, data, offset)
+            self._events.advance(0, len(data))
+            with self._lock:
+                self._result.bytes_written += len(data)
+
+        with self._history.opened_at(bench.origin, path, row, self._snapshot) as (old, st):
+            self._history.checked(path, row, old, st, write)
+            if os.fstat(fd).st_size != st.st_size:
+                os.ftruncate(fd, st.st_size)
+
+    def _make_other(self, into: int, name: bytes, metadata: Metadata) -> None:
+        try:
+            node.make_other(into, name, metadata)
+        except OSError as error:
+            if error.errno not in node.CANNOT:
+                raise
+            self._not_kept.add([metadata.kind.label + "s"])
+            raise Trouble("cannot be made here: " + (error.strerror or "").lower()) from error
+        missed = self._dresser.dress_named(into, name, metadata)
+        if missed:
+            self._not_kept.add(missed)
+
+    def _set_flags(self, fd: int, metadata: Metadata) -> list[str]:
+        if not metadata.flags:
+            return []
+        try:
+            system.set_inode_flags(fd, metadata.flags)
+        except OSError:
+            return ["inode flags"]
+        return []
+
+    # --- what has to wait ------------------------------------------------------------------
+
+    def _finish(self, bench: _Bench) -> None:
+        """Further names of hard links, folders that shut themselves, flags of folders."""
+        for path, row in self._later:
+            with self._telling(path):
+                self._link(bench, path, row)
+        if self._options.dry_run:
+            return
+        for path, metadata in sorted(self._closed, reverse=True):
+            with self._telling(path):
+                missed = self._dresser.dress_open(bench.target.folder(path), metadata, fresh=False)
+                self._not_kept.add(missed)
+        for path, metadata in self._flags:
+            with self._telling(path):
+                self._not_kept.add(self._set_flags(bench.target.folder(path), metadata))
+
+    def _link(self, bench: _Bench, path: bytes, row: PastRow) -> None:
+        """Another name of something that is restored by now."""
+        parent, name = tree.parent_of(path)
+        into = self._into(bench, parent, True)
+        st = None if into is None else bench.target.look(into, name)
+        first = self._first.get(row.object)
+        if first is None or self._options.dry_run or into is None:
+            self._entry_again(bench, path, into, row, st)
+            return
+        origin_parent, origin_name = tree.parent_of(first)
+        origin = os.open(b".", tree.DIRECTORY_FLAGS, dir_fd=bench.target.folder(origin_parent))
+        try:
+            into = bench.target.folder(parent)
+            times = os.fstat(into)
+            self._link_from(bench, (origin, origin_name), into, path, row, st)
+            node.set_times(into, times.st_mtime_ns)
+        finally:
+            os.close(origin)
+        self._events.advance(1)
+
+    def _link_from(
+        self,
+        bench: _Bench,
+        origin: tuple[int, bytes],
+        into: int,
+        path: bytes,
+        row: PastRow,
+        st: os.stat_result | None,
+    ) -> None:
+        leader = bench.target.look(*origin)
+        if st is not None and leader is not None and os.path.samestat(st, leader):
+            self._count("unchanged")
+            return
+        if self._step(row, st, shared=False) is Step.SKIP:
+            self._count("skipped")
+            return
+        self._act("create" if st is None else "replace", path)
+        with bench.target.temporary(into) as name:
+            try:
+                os.link(
+                    origin[1], name, src_dir_fd=origin[0], dst_dir_fd=into, follow_symlinks=False
+                )
+            except OSError:
+                self._make(bench, path, into, row)  # no more links here, or none at all
+            else:
+                bench.target.put(into, name, row.name)
+        self._count("restored")
+
+    def _entry_again(
+        self,
+        bench: _Bench,
+        path: bytes,
+        into: int | None,
+        row: PastRow,
+        st: os.stat_result | None,
+    ) -> None:
+        """A name whose first name was not restored, or in a dry run."""
+        if self._options.dry_run:
+            step = self._step(row, st, shared=True)
+            if step is Step.SKIP:
+                self._count("skipped")
+            elif step is Step.COMPARE:
+                self._count("unchanged")
+            else:
+                self._act(step.value, path)
+                self._count("restored")
+            return
+        self._entry(bench, path, into, row)
+
+    # --- telling -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _telling(self, path: bytes) -> Iterator[None]:
+        """Go on with the next entry where one cannot be written or is damaged."""
+        import errno
+
+        try:
+            yield
+        except Damaged:
+            with self._lock:
+                self._damage.append(path)
+            self._events.error("is damaged on the drive; not restored", path)
+        except Trouble as trouble:
+            self._error(trouble.reason, path)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            self._error((error.strerror or str(error)).lower(), path)
+
+    def _error(self, reason: str, path: bytes) -> None:
+        with self._lock:
+            self._result.errors += 1
+        self._events.error(reason, path)
+
+    def _act(self, action: str, path: bytes) -> None:
+        if self._options.dry_run:
+            with self._lock:
+                self._result.actions.append((action, path))
+
+    def _count(self, what: str) -> None:
+        with self._lock:
+            setattr(self._result, what, getattr(self._result, what) + 1)

@@ -1,0 +1,128 @@
+"""Where a restore writes to: nothing there is trusted, and little of it touched."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+
+from mirrorback.errors import Trouble
+from mirrorback.model import Kind
+from mirrorback.plan import restoring
+from mirrorback.store import remove, system, tree
+
+TEMPORARY = b".mirrorback-"
+
+
+class Target:
+    """The directory into which is restored; one cursor, for one thread.
+
+    Every step below it is O_NOFOLLOW: a symlink that someone has planted in
+    the way is replaced or refused, and leads nowhere.
+    """
+
+    def __init__(self, top: int, stamp: str | None) -> None:
+        """`top` is an open directory; `stamp` marks what is kept aside, None if
+        nothing is."""
+        self._top = top
+        self._cursor = tree.Cursor(top)
+        self._stamp = stamp
+        self.kept_aside = 0
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._cursor.close()
+
+    def folder(self, path: bytes) -> int:
+        """A descriptor of a directory, good until the next call.  Raises Trouble."""
+        try:
+            return self._cursor.open(path)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise Trouble("something that is no folder stands in the way") from error
+            raise Trouble((error.strerror or str(error)).lower()) from error
+
+    def look(self, folder: int, name: bytes) -> os.stat_result | None:
+        """What stands at a name, None where nothing does."""
+        try:
+            return os.stat(name or b".", dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def temporary(self, folder: int) -> Iterator[bytes]:
+        """A name for something unfinished; it is gone afterwards, unless it was
+        renamed."""
+        name = TEMPORARY + secrets.token_hex(8).encode() + b".tmp"
+        try:
+            yield name
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+
+    def put(self, folder: int, temporary: bytes, name: bytes) -> None:
+        """Give what is finished its name; what stood there is kept aside, or goes."""
+        self.clear(folder, name)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def clear(self, folder: int, name: bytes) -> None:
+        """Move what stands at a name out of the way, if anything does."""
+        st = self.look(folder, name)
+        if st is None:
+            return
+        if self._stamp is not None:
+            self._keep_aside(folder, name, st)
+        elif stat.S_ISDIR(st.st_mode):
+            remove.remove_tree(folder, name, threads=1)
+        else:
+            with self._unlocked(folder, name, st):
+                os.unlink(name, dir_fd=folder)
+
+    def _keep_aside(self, folder: int, name: bytes, st: os.stat_result) -> None:
+        assert self._stamp is not None
+        for number in range(1, 10_000):
+            aside = restoring.aside_name(name, self._stamp, number)
+            try:
+                with self._unlocked(folder, name, st):
+                    system.rename_new(folder, name, folder, aside)
+            except FileExistsError:
+                continue
+            self.kept_aside += 1
+            return
+        raise Trouble("too many things are kept aside here already")
+
+    @contextlib.contextmanager
+    def _unlocked(self, folder: int, name: bytes, st: os.stat_result) -> Iterator[None]:
+        """Take immutable and append-only flags off for as long as it needs."""
+        if not (stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode)) or os.geteuid() != 0:
+            yield
+            return
+        fd = system.open_quietly(name, os.O_RDONLY, folder)
+        try:
+            flags = system.inode_flags(fd)
+            if flags:
+                system.set_inode_flags(fd, 0)
+            yield
+            if flags:
+                with contextlib.suppress(OSError):
+                    system.set_inode_flags(fd, flags)
+        finally:
+            os.close(fd)
+
+    def make_folder(self, folder: int, name: bytes) -> bool:
+        """Make a directory where there is none; whether it is new.  What else stands
+        there is moved out of the way."""
+        st = self.look(folder, name)
+        if st is not None and Kind.of_mode(st.st_mode) is Kind.DIRECTORY:
+            return False
+        self.clear(folder, name)
+        os.mkdir(name, 0o700, dir_fd=folder)
+        return True
+
+    def others(self, folder: int, names: set[bytes]) -> list[bytes]:
+        """What a directory holds besides these names and what was kept aside."""
+        found = [os.fsencode(name) for name in os.listdir(folder)]
+        return [name for name in found if name not in names and not restoring.is_aside(name)]
