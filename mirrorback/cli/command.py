@@ -30,9 +30,7 @@ Version = Annotated[
 COMMON = {
     "json_": Annotated[bool, typer.Option("--json", help="Machine output on standard output.")],
     "verbose": Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")],
-    "quiet": Annotated[
-        bool, typer.Option("-q", "--quiet", help="Print nothing when all is well.")
-    ],
+    "quiet": Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing when all is well.")],
     "no_progress": Annotated[bool, typer.Option("--no-progress", help="No progress bars.")],
     "version": Version,
 }

@@ -39,17 +39,17 @@ def columns(
                 found[index] = max(found[index], len(cell))
         for row in batch:
             cells = [
-                cell.rjust(found[index]) if right[index : index + 1] == ">"
-                else cell.ljust(found[index]) if index < len(row) - 1
+                cell.rjust(found[index])
+                if right[index : index + 1] == ">"
+                else cell.ljust(found[index])
+                if index < len(row) - 1
                 else cell
                 for index, cell in enumerate(row)
             ]
             out.line(gap.join(cells).rstrip(" ") if not row[-1] else gap.join(cells))
 
 
-def _fitted(
-    out: Output, headers: Sequence[str], rows: Sequence[Sequence[str]], right: str
-) -> None:
+def _fitted(out: Output, headers: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> None:
     import io
 
     from rich.console import Console

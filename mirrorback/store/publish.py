@@ -46,7 +46,7 @@ def publish(repo: Repository, catalog: Catalog, spooled: spool.Spool, new: NewSn
     text = f"snapshot = {settings.quoted(new.name)}\ntime = {new.time}\noffset = {new.offset}\n"
     durable.prepare(repo.inner, MIRROR, settings.seal(text))
     system.sync_filesystem(repo.fd)
-    record.snapshot(catalog, spooled, new)
+    record.snapshot(catalog, spooled, new, repo.root_number(repo.fd, CURRENT))
     complete(repo, catalog)
 
 

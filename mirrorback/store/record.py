@@ -27,10 +27,13 @@ def _check(columns: tuple[str, ...], **changed: str) -> str:
     return "row_check(" + ", ".join(changed.get(c, c) for c in columns) + ")"
 
 
-def snapshot(catalog: Catalog, spool: Spool, new: NewSnapshot) -> int:
+def snapshot(catalog: Catalog, spool: Spool, new: NewSnapshot, mirror: int | None) -> int:
     """Record the spooled state as the newest snapshot, its folders still to be
     published.  Durable when it returns: this is the commit point of a backup.
-    Returns the snapshot's id."""
+
+    `mirror` is the inode number of the mirror's folder as it is now; that of
+    its own backup does not hold in a repository that was copied.  Returns the
+    snapshot's id."""
     spool.flush()
     with catalog.transaction() as db:
         previous = db.execute(
@@ -40,6 +43,8 @@ def snapshot(catalog: Catalog, spool: Spool, new: NewSnapshot) -> int:
         newest = db.execute("SELECT coalesce(max(id), 0) FROM snapshot").fetchone()[0]
         number: int = newest + 1
         files, size = _totals(db, spool, previous)
+        if previous is not None and mirror is not None:
+            db.execute("UPDATE snapshot SET root = ? WHERE id = ?", (mirror, previous[0]))
         if new.pin_previous is not None and previous is not None:
             db.execute(
                 "UPDATE snapshot SET pinned = coalesce(pinned, ?) WHERE id = ?",
