@@ -9,12 +9,12 @@ from importlib import import_module
 
 import typer
 
-from mirrorback.cli.command import Version
+from mirrorback.cli.command import Group, Version
 from mirrorback.cli.ending import told
 from mirrorback.cli.output import complain
 from mirrorback.engine import interrupt
 
-HELP = "Dated snapshots of a folder as plain folders of hard links, the newest a mirror."
+HELP = "Dated snapshots of a folder: plain folders of hard links, the newest one a mirror."
 
 # In the order of the help; each is registered by its module in `commands`.
 COMMANDS = {
@@ -36,6 +36,7 @@ COMMANDS = {
 def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """An app with these commands; only their modules are imported."""
     app = typer.Typer(
+        cls=Group,
         help=HELP,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -90,7 +91,7 @@ def _usage(error: Exception) -> str | None:
     if told_by_typer is None:
         return None
     context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "mirrorback"
+    path = "mirrorback" if context is None else context.command_path
     message = " ".join(str(told_by_typer()).split()).rstrip(".")
     return f"{message[:1].lower()}{message[1:]}: see `{path} --help`"
 

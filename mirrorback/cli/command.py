@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from mirrorback.cli.ending import ended
 from mirrorback.cli.output import Output
@@ -29,7 +29,12 @@ Version = Annotated[
 ]
 COMMON = {
     "json_": Annotated[bool, typer.Option("--json", help="Machine output on standard output.")],
-    "verbose": Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")],
+    "verbose": Annotated[
+        int,
+        typer.Option(
+            "-v", "--verbose", count=True, show_default=False, help="Say more; twice: even more."
+        ),
+    ],
     "quiet": Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing when all is well.")],
     "no_progress": Annotated[bool, typer.Option("--no-progress", help="No progress bars.")],
     "version": Version,
@@ -45,14 +50,33 @@ class _AsTyped:
         return value
 
 
-class _Command(TyperCommand):
-    """A command whose values need no pydantic, the import of which takes longer than
-    that of all else; a typer that works otherwise is not disturbed."""
+def _taken_as_typed(params: list[Any]) -> list[Any]:
+    """Spare the parameters pydantic, the import of which takes longer than that of all
+    else; a typer that works otherwise is not disturbed."""
+    for param in params:
+        param._runtime_param = _AsTyped()
+    return params
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        for param in self.params:
-            param._runtime_param = _AsTyped()  # type: ignore[attr-defined]
+
+class Command(TyperCommand):
+    """A command that starts fast."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, with that for help."""
+        return _taken_as_typed(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The line of usage, with arguments as manuals write them."""
+        pieces = super().collect_usage_pieces(ctx)
+        return [piece.strip("{}").replace("}...", "...") for piece in pieces]
+
+
+class Group(TyperGroup):
+    """A program that starts fast."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, with that for help."""
+        return _taken_as_typed(super().get_params(ctx))
 
 
 def add(
@@ -95,4 +119,4 @@ def add(
     keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     run.__signature__ = inspect.Signature([*keyword, *common])  # type: ignore[attr-defined]
     run.__annotations__ = {}
-    app.command(name, cls=_Command, help=inspect.getdoc(body))(run)
+    app.command(name, cls=Command, help=inspect.getdoc(body))(run)

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, cast
 from mirrorback.cli.escape import plain
 from mirrorback.errors import MirrorbackError
 
+CLOSED = "the output cannot be written: standard output is closed"
+
 
 class OutputClosed(MirrorbackError):
     """Who read our standard output went away; ends a command that only reads."""
@@ -69,8 +71,9 @@ class Output:
             raise self._failure
 
     def _write(self, text: str) -> None:
-        if not self._mute:
-            self._guarded(text)
+        if sys.stdout is None and not self._persistent:
+            raise OutputFailed(CLOSED)
+        self._guarded(text)
 
     def _guarded(self, text: str | None) -> None:
         if self._mute:
@@ -102,7 +105,7 @@ class RawOutput(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Write all of `data`.  Raises OutputClosed, OutputFailed."""
         if sys.stdout is None:
-            raise OutputFailed("standard output is closed")
+            raise OutputFailed(CLOSED)
         try:
             sys.stdout.buffer.write(data)
         except OSError as error:

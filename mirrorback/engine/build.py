@@ -265,10 +265,7 @@ class Build:
         found = live.children(self._catalog, parent).get(name)
         if found is not None:
             return found[0]
-        rows = self._spool.fetch(
-            "SELECT id FROM spool.directory WHERE parent = ? AND name = ?", (parent, name)
-        )
-        return int(rows[0][0])
+        return self._spool.directory_id(parent, name)
 
     def _folder_changed(self, bench: Bench, parent: int, difference: Difference) -> Metadata:
         """Spool a directory's own change; the metadata it shall have."""
@@ -309,7 +306,7 @@ class Build:
     def _source_folder(self, bench: Bench, directory: int) -> int:
         if directory in (-1, ABOVE_ROOT):
             return self._source.fd
-        with reading.troubles():
+        with reading.troubles:
             return bench.source.open(self._spool.directory_path(directory))
 
     def _make(self, folder: _Folder, bench: Bench, into: int, difference: Difference) -> None:

@@ -304,7 +304,7 @@ class Placer:
         lead: int | None = None,
     ) -> Placed:
         """A new inode, all of it from the source."""
-        with reading.troubles():
+        with reading.troubles:
             origin = bench.source.open(folder)
         if difference.kind == Kind.FILE:
             seen = self._copy_file(bench, folder, origin, into, difference.name)
@@ -350,7 +350,7 @@ class Placer:
             return None
         try:
             st = os.fstat(fd)
-            with reading.troubles():
+            with reading.troubles:
                 now = os.stat(name, dir_fd=origin, follow_symlinks=False)
             same = (st.st_size, st.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
             if not stat.S_ISREG(st.st_mode) or st.st_nlink != 1 or not same:

@@ -379,7 +379,7 @@ class Resolver:
     def _open(self, directory: int) -> int:
         if directory == 0:
             return self._source.fd
-        with reading.troubles():
+        with reading.troubles:
             return self._cursor.open(self._spool.directory_path(directory))
 
     def _store(self, difference: Difference) -> None:

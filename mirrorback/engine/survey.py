@@ -123,7 +123,7 @@ class Survey:
 
     def _visit(self, folder: _Folder, cursor: tree.Cursor) -> None:
         try:
-            with reading.troubles():
+            with reading.troubles:
                 fd = cursor.open(folder.path)
                 rows, foreign, failed = tree.scan(fd, self._source.device)
         except Trouble as trouble:

@@ -97,6 +97,16 @@ def hasher(sparse: bool) -> Hasher:
     return SparseHasher() if sparse else PlainHasher()
 
 
+def digest_bytes(data: bytes, size: int) -> Digest:
+    """The plain digest of a file of `size` bytes that begins with `data` and goes on
+    with zeros."""
+    if len(data) == size:
+        return Digest(blake3(data).digest())
+    hashing = PlainHasher()
+    hashing.feed(0, data)
+    return hashing.finish(size)
+
+
 def wants_sparse(st: os.stat_result) -> bool:
     """Whether a file has so much hole that its zeros should not be hashed."""
     return st.st_size - st.st_blocks * 512 >= SPARSE_FROM

@@ -7,12 +7,12 @@ and accepted only when they are what they were expected to be.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 
 from mirrorback.errors import Trouble
 from mirrorback.model import Digest, Metadata
@@ -35,35 +35,43 @@ class Seen:
     torn: bool = False  # it changed each time it was read
 
 
-@contextlib.contextmanager
-def troubles() -> Iterator[None]:
-    """Turn an OSError of the source into a Trouble."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise Trouble("vanished while being read", vanished=True) from None
-    except OSError as error:
-        raise Trouble((error.strerror or str(error)).lower()) from error
+class _Troubles:
+    """Turns an OSError of the source into a Trouble.  One object serves all threads:
+    a million files pass through it."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise Trouble("vanished while being read", vanished=True) from None
+        if isinstance(error, OSError):
+            raise Trouble((error.strerror or str(error)).lower()) from error
 
 
-@contextlib.contextmanager
-def open_file(dir_fd: int, name: bytes) -> Iterator[int]:
+troubles = _Troubles()
+
+
+def open_file(dir_fd: int, name: bytes) -> int:
     """A descriptor of a regular file of the source.  Raises Trouble."""
-    with troubles():
+    with troubles:
         fd = system.open_quietly(name, os.O_RDONLY, dir_fd)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Trouble("is no longer a regular file", vanished=True)
-        yield fd
-    finally:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
+        raise Trouble("is no longer a regular file", vanished=True)
+    return fd
 
 
 def look(dir_fd: int, name: bytes, mode: int) -> Seen:
     """All that is kept of an entry that is not a regular file; `mode` names its kind.
     Raises Trouble."""
     now = time.time_ns()
-    with troubles():
+    with troubles:
         if stat.S_ISDIR(mode):
             fd = system.open_quietly(name or b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd)
             try:
@@ -82,14 +90,17 @@ def look(dir_fd: int, name: bytes, mode: int) -> Seen:
 def digest_file(dir_fd: int, name: bytes, sparse: bool | None, progress: Progress) -> Seen:
     """Metadata and digest of a regular file, in the form of digest wanted (None: as
     fits the file).  Raises Trouble."""
-    with open_file(dir_fd, name) as fd:
+    fd = open_file(dir_fd, name)
 
-        def read(st: os.stat_result) -> Digest:
-            form = content.wants_sparse(st) if sparse is None else sparse
-            with troubles():
-                return content.digest_of(fd, st, form, progress)
+    def read(st: os.stat_result) -> Digest:
+        form = content.wants_sparse(st) if sparse is None else sparse
+        with troubles:
+            return content.digest_of(fd, st, form, progress)
 
+    try:
         return _read_settled(fd, dir_fd, name, read)
+    finally:
+        os.close(fd)
 
 
 def copy_file(
@@ -100,30 +111,52 @@ def copy_file(
 
     Raises Trouble for what the source does, OSError for what the drive does.
     """
-    with open_file(dir_fd, name) as fd:
+    fd = open_file(dir_fd, name)
 
-        def copy(st: os.stat_result) -> Digest:
-            hashing = content.hasher(content.wants_sparse(st) if sparse is None else sparse)
-            guard = content.CacheGuard(fd, st.st_size)
-            end = 0
-            parts = content.pieces(fd, st)
-            while True:
-                with troubles():
-                    part = next(parts, None)
-                if part is None:
-                    break
-                offset, data = part
-                hashing.feed(offset, data)
-                content.write_all(target, data, offset)
-                end = offset + len(data)
-                guard.passed(end)
-                progress(len(data))
-            guard.done()
-            if end != st.st_size:
-                os.ftruncate(target, st.st_size)
-            return hashing.finish(st.st_size)
+    def copy(st: os.stat_result) -> Digest:
+        form = content.wants_sparse(st) if sparse is None else sparse
+        if st.st_size <= content.CHUNK and st.st_blocks * 512 >= st.st_size and not form:
+            return _copy_small(fd, target, st.st_size, progress)
+        return _copy_large(fd, target, st, form, progress)
 
+    try:
         return _read_settled(fd, dir_fd, name, copy, lambda: os.ftruncate(target, 0))
+    finally:
+        os.close(fd)
+
+
+def _copy_small(fd: int, target: int, size: int, progress: Progress) -> Digest:
+    """A file without holes that one read can take."""
+    with troubles:
+        data = os.pread(fd, size, 0)
+    if data:
+        content.write_all(target, data, 0)
+        progress(len(data))
+    return content.digest_bytes(data, size)
+
+
+def _copy_large(
+    fd: int, target: int, st: os.stat_result, sparse: bool, progress: Progress
+) -> Digest:
+    hashing = content.hasher(sparse)
+    guard = content.CacheGuard(fd, st.st_size)
+    end = 0
+    parts = content.pieces(fd, st)
+    while True:
+        with troubles:
+            part = next(parts, None)
+        if part is None:
+            break
+        offset, data = part
+        hashing.feed(offset, data)
+        content.write_all(target, data, offset)
+        end = offset + len(data)
+        guard.passed(end)
+        progress(len(data))
+    guard.done()
+    if end != st.st_size:
+        os.ftruncate(target, st.st_size)
+    return hashing.finish(st.st_size)
 
 
 def _read_settled(
@@ -136,10 +169,10 @@ def _read_settled(
     """Read a file until it is the same before and after, three times at most."""
     for attempt in range(1, ATTEMPTS + 1):
         now = time.time_ns()
-        with troubles():
+        with troubles:
             st = os.fstat(fd)
         digest = read(st)
-        with troubles():
+        with troubles:
             metadata = node.read_open(fd, st, dir_fd, name)
             after = os.fstat(fd)
         same = _state(st) == _state(after)

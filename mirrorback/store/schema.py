@@ -95,6 +95,7 @@ CREATE TABLE spool.gone (
     replaced INTEGER NOT NULL, moved_to INTEGER);
 CREATE INDEX spool.gone_place ON gone (dir);
 CREATE TABLE spool.directory (id INTEGER PRIMARY KEY, parent INTEGER, name BLOB);
+CREATE INDEX spool.directory_place ON directory (parent, name);
 CREATE TABLE spool.fingerprint (dir INTEGER PRIMARY KEY, value BLOB);
 CREATE TABLE spool.refresh (
     object INTEGER PRIMARY KEY, ino INTEGER, ctime INTEGER, nlink INTEGER);

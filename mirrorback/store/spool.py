@@ -312,6 +312,14 @@ class Spool:
             ).fetchall()
         return {row[0] for row in rows}
 
+    def directory_id(self, parent: int, name: bytes) -> int:
+        """The number of a directory that this run has met first.  The survey is over."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT id FROM spool.directory WHERE parent = ? AND name = ?", (parent, name)
+            ).fetchone()
+        return int(row[0])
+
     def fetch(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of a small query."""
         self.flush()

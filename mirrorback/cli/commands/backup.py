@@ -1,0 +1,140 @@
+"""`mirrorback backup`: make the mirror current, keep what was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mirrorback.cli import shapes, values, words
+from mirrorback.cli.command import add
+from mirrorback.cli.escape import plain
+from mirrorback.cli.events import listener
+from mirrorback.cli.options import DeltaMinSize, DryRun, Force, LargeFiles, Mode, Repo
+from mirrorback.cli.session import Session
+
+if TYPE_CHECKING:
+    from mirrorback.model import Summary
+
+SOME_UNREADABLE = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add(app, "backup", backup, stream=True, reads=False)
+
+
+def backup(
+    session: Session,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The folder to back up.")],
+    repo: Repo,
+    init: Annotated[
+        bool, typer.Option("--init", help="Make the repository first where there is none.")
+    ] = False,
+    force: Force = False,
+    mode: Mode = None,
+    dry_run: DryRun = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN", help="As in .gitignore, from the source."),
+    ] = None,
+    exclude_from: Annotated[
+        list[str] | None,
+        typer.Option("--exclude-from", metavar="FILE", help="Patterns from a file."),
+    ] = None,
+    exclude_caches: Annotated[
+        bool, typer.Option("--exclude-caches", help="Folders with a valid CACHEDIR.TAG.")
+    ] = False,
+    exclude_if_present: Annotated[
+        list[str] | None,
+        typer.Option("--exclude-if-present", metavar="NAME", help="Folders that hold NAME."),
+    ] = None,
+    exclude_larger_than: Annotated[
+        str | None,
+        typer.Option("--exclude-larger-than", metavar="SIZE", help="Files larger than SIZE."),
+    ] = None,
+    one_file_system: Annotated[
+        bool, typer.Option("-x", "--one-file-system", help="Enter no mount below the source.")
+    ] = False,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Read every file; trust no time stamp.")
+    ] = False,
+    always: Annotated[
+        bool, typer.Option("--always", help="A snapshot even if nothing changed.")
+    ] = False,
+    allow_empty_source: Annotated[
+        bool, typer.Option("--allow-empty-source", help="An empty source is meant to be empty.")
+    ] = False,
+    delta_min_size: DeltaMinSize = None,
+    large_files: LargeFiles = None,
+) -> int:
+    """Make the mirror equal to the source, and keep what it was.
+
+    What it was becomes a dated folder beside the mirror.
+
+    Exit code 3: done, but some of the source could not be read.
+    """
+    from mirrorback.engine import backup as engine
+
+    options = engine.BackupOptions(
+        init=init,
+        dry_run=dry_run,
+        checksum=checksum,
+        always=always,
+        allow_empty_source=allow_empty_source,
+        one_file_system=one_file_system,
+        exclude=tuple(exclude or ()),
+        exclude_from=tuple(exclude_from or ()),
+        exclude_caches=exclude_caches,
+        exclude_if_present=tuple(exclude_if_present or ()),
+        exclude_larger_than=values.size(exclude_larger_than),
+        delta_min_size=values.size(delta_min_size),
+        large_files=values.large_files(large_files),
+        force=force,
+        mode=values.mode(mode),
+    )
+    with listener(session, stream=True) as events:
+        result = engine.backup(source, repo, options, session.now, events)
+        # A dry run's changes are the result; those of a real run were told on the way.
+        if dry_run and (session.json or not session.quiet):
+            for change in result.changes:
+                events.change(change)
+    if session.json:
+        session.out.json(shapes.summary(result.summary))
+    elif not session.quiet:
+        _show(session, result.summary, dry_run)
+    return SOME_UNREADABLE if result.summary.errors else 0
+
+
+def _show(session: Session, summary: Summary, dry_run: bool) -> None:
+    out = session.out
+    folders = words.number(summary.dirs, "folder")
+    if summary.unchanged:
+        files = words.number(summary.files_unmodified, "file")
+        where = f" since {summary.snapshot}" if summary.snapshot else ""
+        out.line(f"nothing changed{where}: {files} in {folders}")
+    else:
+        counts = [
+            (summary.files_new, "new"),
+            (summary.files_changed, "changed"),
+            (summary.files_metadata, "with other metadata"),
+            (summary.files_moved, "moved"),
+            (summary.files_removed, "removed"),
+            (summary.files_unmodified, "unmodified"),
+        ]
+        told = ", ".join(f"{count:,} {what}" for count, what in counts if count) or "no files"
+        name = "dry run" if dry_run else summary.snapshot
+        out.line(f"{name}: {told}; {folders}")
+    copied = words.size(summary.bytes_copied)
+    if dry_run:
+        out.line(f"{copied} would be copied; nothing was written")
+    else:
+        written = words.size(summary.bytes_written)
+        out.line(f"{copied} copied, {written} written in {words.seconds(summary.duration_s)}")
+    if summary.files_stale:
+        stale = words.number(summary.files_stale, "file")
+        out.line(f"{stale} could not be read and stay as they were before")
+    if summary.errors:
+        out.line(f"{words.number(summary.errors, 'error')}: the snapshot is incomplete")
+    for what, count in sorted(summary.not_kept.items()):
+        out.line(f"not kept on the drive: {plain(what)} of {count:,}")
