@@ -24,7 +24,7 @@ STATUS_EVERY = 0.3  # seconds
 
 def change_line(change: Change) -> str:
     """A change as a line: `M path`, `R old -> new`."""
-    sign, path = SIGNS[change.change], escape(change.path)
+    sign, path = SIGNS[change.change], escape(change.path) or "."
     if change.from_path is not None:
         return f"{sign} {escape(change.from_path)} -> {path}"
     return f"{sign} {path}"

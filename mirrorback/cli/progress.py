@@ -15,6 +15,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from mirrorback.cli import clock, words
@@ -48,10 +49,10 @@ class Bars(Shown):
         # Standard output may be a file: rich must not redirect it to the terminal.
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             _Bar(bar_width=None),
-            _Counts(),
-            _Left(),
+            _Counts(table_column=Column(no_wrap=True)),
+            _Left(table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
             redirect_stdout=False,

@@ -5,14 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mirrorback.cli.output import Output
 
 if TYPE_CHECKING:
     from mirrorback.engine.history import History
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def closing(items: Iterator[T]) -> Iterator[Iterator[T]]:
+    """Close a generator before what it reads from is closed."""
+    try:
+        yield items
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
 
 
 @dataclass(frozen=True, slots=True)

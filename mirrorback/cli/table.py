@@ -8,6 +8,8 @@ from itertools import islice
 from mirrorback.cli.output import Output
 
 BATCH = 1000
+LEAST = 16  # columns of the screen for a name
+GAP = 2
 
 
 def show(
@@ -52,17 +54,23 @@ def columns(
 def _fitted(out: Output, headers: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> None:
     import io
 
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, show_edge=False, pad_edge=False, header_style="bold")
+    fixed = 0  # only the last column may be folded; nothing is ever cut off
     for index, header in enumerate(headers):
+        last = index == len(headers) - 1
+        width = max(cell_len(cell) for cell in (header, *(row[index] for row in rows)))
+        fixed += min(width, LEAST) if last else width + GAP
         table.add_column(
             Text(header),
             justify="right" if right[index : index + 1] == ">" else "left",
             overflow="fold",
-            no_wrap=index < len(headers) - 1,
+            no_wrap=not last,
+            min_width=min(width, LEAST) if last else width,
         )
     for row in rows:
         table.add_row(*map(Text, row))
@@ -70,7 +78,7 @@ def _fitted(out: Output, headers: Sequence[str], rows: Sequence[Sequence[str]], 
     page = io.StringIO()
     Console(
         file=page,
-        width=screen.width,
+        width=max(screen.width, fixed),  # a narrower terminal breaks the lines itself
         force_terminal=True,
         no_color=screen.no_color,
         color_system="standard",

@@ -235,8 +235,13 @@ class History:
         """The path of a directory by its number.  Raises Damaged."""
         return b"" if directory == ABOVE_ROOT else self.catalog.directory_path(directory)
 
-    def find(self, pattern: str, ignore_case: bool = False) -> Iterator[Version]:
-        """Every version whose name, or path if the pattern has a slash, matches a glob."""
+    def find(self, pattern: str, ignore_case: bool = False) -> list[Version]:
+        """Every version whose name, or path if the pattern has a slash, matches a glob;
+        oldest first.  Raises UsageError."""
+        found = self._matching(pattern, ignore_case)
+        return sorted(found, key=lambda version: (version.first.id, version.path))
+
+    def _matching(self, pattern: str, ignore_case: bool) -> Iterator[Version]:
         matches = patterns.compile_glob(pattern, ignore_case)
         place: tuple[int, bytes] | None = None
         for _entry_id, directory, name in past.all_names(self.catalog):

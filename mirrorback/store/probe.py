@@ -38,6 +38,9 @@ _ACL = struct.pack(
 )
 
 
+PREFIX = b".mirrorback-probe-"
+
+
 @dataclass(frozen=True, slots=True)
 class Drive:
     """What was found out of a file system."""
@@ -75,10 +78,17 @@ def free_space(fd: int) -> tuple[int, int | None]:
     return st.f_bavail * st.f_frsize, st.f_favail if st.f_files else None
 
 
+def clean(fd: int) -> None:
+    """Remove what a probe that was killed has left in an open folder.  Raises OSError."""
+    for name in map(os.fsencode, os.listdir(fd)):
+        if name.startswith(PREFIX):
+            remove.remove_tree(fd, name, threads=1)
+
+
 def probe(folder: bytes) -> Drive:
     """Try what the file system of `folder` can hold; nothing is left behind.  Raises OSError."""
     top = tree.open_root(folder)
-    name = b".mirrorback-probe-" + secrets.token_hex(4).encode()
+    name = PREFIX + secrets.token_hex(4).encode()
     try:
         os.mkdir(name, 0o700, dir_fd=top)
         try:

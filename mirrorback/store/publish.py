@@ -24,7 +24,18 @@ import os
 from collections.abc import Callable
 
 from mirrorback.errors import Damaged
-from mirrorback.store import durable, encoding, node, record, remove, settings, spool, system, tree
+from mirrorback.store import (
+    durable,
+    encoding,
+    node,
+    probe,
+    record,
+    remove,
+    settings,
+    spool,
+    system,
+    tree,
+)
 from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, Catalog
 from mirrorback.store.record import NewSnapshot
 from mirrorback.store.repository import (
@@ -138,6 +149,7 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
             dst_dir_fd=repo.inner,
         )
     empty_trash(repo, salvage=False, progress=progress)
+    probe.clean(repo.inner)
     for unfinished in (MIRROR, b"repository.toml"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unfinished + b".new", dir_fd=repo.inner)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from mirrorback.errors import Damaged, DriveError, NoRepository, NoSpace, Refused
 from mirrorback.model import Snapshot
-from mirrorback.store import content, durable, settings, tree, xattrs
+from mirrorback.store import content, durable, probe, settings, tree, xattrs
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.settings import Settings
 
@@ -102,11 +102,14 @@ class Repository:
         except OSError as error:
             raise DriveError(f"{_shown(path)} cannot be made: {error.strerror}") from error
         try:
-            others = [n for n in os.listdir(fd) if os.fsencode(n) not in HARMLESS]
-            if os.fsdecode(INNER) in others and _is_repository(fd):
+            if _is_repository(fd):
                 raise Refused(f"{_shown(path)} is a repository already: back up without --init")
-            others = [n for n in others if os.fsencode(n) != INNER]
-            if others and not force:
+            probe.clean(fd)
+            found = {os.fsencode(name) for name in os.listdir(fd)}
+            if INNER in found:
+                # An attempt to make one here that was cut short.
+                found -= {INNER, README, README + b".new"}
+            if found - HARMLESS and not force:
                 raise Refused(
                     f"{_shown(path)} is not empty: name a new folder in it, or use --force"
                 )

@@ -14,7 +14,7 @@ from mirrorback.cli import shapes, table, words
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import escape
 from mirrorback.cli.options import At, Repo
-from mirrorback.cli.session import Session
+from mirrorback.cli.session import Session, closing
 from mirrorback.model import Entry, Kind, Metadata
 
 
@@ -39,19 +39,16 @@ def ls(
     By default the source itself, as it is in the mirror.
     """
     zone = session.zone
-    with session.history(repo) as history:
-        wanted = None if path is None else os.fsencode(path)
-        entries = history.listing(wanted, at, recursive)
+    wanted = None if path is None else os.fsencode(path)
+    with (
+        session.history(repo) as history,
+        closing(history.listing(wanted, at, recursive)) as entries,
+    ):
         if session.json:
             session.out.array(shapes.entry(entry, zone) for entry in entries)
         else:
-            table.columns(
-                session.out,
-                _rows(entries, zone, recursive),
-                right="   >",
-                widths=(10, 4, 4, 8),
-                gap=" ",
-            )
+            rows = _rows(entries, zone, recursive)
+            table.columns(session.out, rows, right="   >", widths=(10, 4, 4, 8), gap=" ")
     return 0
 
 

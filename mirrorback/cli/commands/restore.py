@@ -120,7 +120,8 @@ def _show(session: Session, result: RestoreResult, dry_run: bool) -> None:
         for action, path in result.actions:
             out.line(f"{action} {escape(path) or '.'}")
     done = "would be restored" if dry_run else "restored"
-    parts = [f"{result.restored:,} {done}", f"{result.unchanged:,} already as they were"]
+    parts = [f"{result.restored:,} {done}"]
+    parts += [f"{result.unchanged:,} already as they were"] if result.unchanged else []
     parts += [f"{result.skipped:,} skipped"] if result.skipped else []
     parts += [f"{result.deleted:,} deleted"] if result.deleted else []
     parts += [f"{result.kept_aside:,} kept aside"] if result.kept_aside else []

@@ -11,7 +11,7 @@ from mirrorback.cli.command import add
 from mirrorback.cli.escape import escape, plain
 from mirrorback.cli.events import listener
 from mirrorback.cli.options import Repo
-from mirrorback.cli.session import Session
+from mirrorback.cli.session import Session, closing
 from mirrorback.errors import Damaged
 from mirrorback.model import Problem
 
@@ -33,8 +33,11 @@ def verify(session: Session, repo: Repo) -> int:
             count += 1
             yield problem
 
-    with listener(session) as events:
-        problems = counted(read_back(repo, session.now, events))
+    with (
+        listener(session) as events,
+        closing(read_back(repo, session.now, events)) as found,
+    ):
+        problems = counted(found)
         if session.json:
             session.out.array(map(shapes.problem, problems))
         else:

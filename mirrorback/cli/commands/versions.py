@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from datetime import tzinfo
 from typing import Annotated
@@ -13,10 +14,11 @@ from mirrorback.cli import shapes, table, words
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import escape
 from mirrorback.cli.options import Repo
-from mirrorback.cli.session import Session
+from mirrorback.cli.session import Session, closing
 from mirrorback.model import Kind, Version
 
-HEADERS = ("FIRST", "LAST", "TYPE", "MODE", "SIZE", "MODIFIED", "PATH")
+HEADERS = ("FIRST", "LAST", "MODE", "SIZE", "MODIFIED", "PATH")
+RIGHT = "   >"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +42,7 @@ def versions(
         if session.json:
             session.out.array(shapes.version(version, zone) for version in found)
         else:
-            table.show(session.out, HEADERS, _rows(found, zone), right="    >")
+            table.show(session.out, HEADERS, _rows(found, zone), right=RIGHT)
     return 0
 
 
@@ -57,12 +59,14 @@ def find(
 ) -> int:
     """Look for a name in all of history; a row for every version."""
     zone = session.zone
-    with session.history(repo) as history:
-        found = history.find(pattern, ignore_case)
+    with (
+        session.history(repo) as history,
+        closing(history.find(pattern, ignore_case)) as found,
+    ):
         if session.json:
             session.out.array(shapes.match(version, zone) for version in found)
         else:
-            table.show(session.out, HEADERS, _rows(found, zone), right="    >")
+            table.show(session.out, HEADERS, _rows(found, zone), right=RIGHT)
     return 0
 
 
@@ -75,8 +79,7 @@ def _rows(found: Iterable[Version], zone: tzinfo) -> Iterator[tuple[str, ...]]:
         yield (
             version.first.name,
             "current" if version.last.current else version.last.name,
-            metadata.kind.label,
-            f"{metadata.mode:04o}",
+            stat.filemode(metadata.kind.format_bits | metadata.mode),
             words.size(metadata.size) if metadata.kind is Kind.FILE else "",
             words.minute(metadata.mtime, zone),
             path,
