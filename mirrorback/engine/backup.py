@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from mirrorback.engine import create, resolve
-from mirrorback.engine.build import Build, Tally
+from mirrorback.engine.build import HELPERS_FROM, Build, Crew, Tally
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.source import Source
 from mirrorback.engine.survey import Counts, Survey
@@ -28,7 +28,7 @@ from mirrorback.store.repository import SPOOL, Repository, drive_errors, make_re
 from mirrorback.store.spool import Action, Spool
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-THREADS = 2
+MOST_HELPERS = 4
 
 
 @dataclass(frozen=True)
@@ -226,10 +226,18 @@ class _Run:
         not_kept = node.NotKept()
         self._events.phase(Phase.BUILD, counts.files, cost.bytes)
         build = Build(self._repo, catalog, spool, source, self._events, not_kept)
-        root = build.run(1 if system.is_rotational(self._repo.path) else THREADS)
+        root = build.run(self._crew(cost))
         self._add_up(counts, build.tally, spool)
         self._summary.not_kept = not_kept.counts()
         self._publish(catalog, spool, root, mirror, cost)
+
+    def _crew(self, cost: resolve.Cost) -> Crew:
+        """Who builds.  Where the drive has a head to move, one copies at a time."""
+        rotational = system.is_rotational(self._repo.path)
+        if cost.files < HELPERS_FROM:
+            return Crew(1 if rotational else 2)
+        helpers = 1 if rotational else min(1 + (os.cpu_count() or 1), MOST_HELPERS)
+        return Crew(helpers + 1, helpers)
 
     def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:
         """Survey and plan, with the guards that look at what was found."""

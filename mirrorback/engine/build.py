@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import threading
 from collections import Counter
@@ -23,9 +24,23 @@ from mirrorback.errors import Trouble
 from mirrorback.model import ChangeKind, Kind, Metadata
 from mirrorback.store import live, node, reading, tree, xattrs
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
+from mirrorback.store.copier import Copied, Roots
+from mirrorback.store.helper import Helper
 from mirrorback.store.repository import CURRENT, INCOMING, TRASH, Repository
 from mirrorback.store.spool import Action, Difference, Spool
-from mirrorback.store.workers import work_through
+from mirrorback.store.workers import Abandoned, work_through
+
+HELPERS_FROM = 3000  # files to copy: below, starting processes costs more than it gains
+AT_ONCE = 256  # files copied before what came of them is recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """How many threads decide, link and record, and how many processes copy for them
+    (none: the threads themselves do)."""
+
+    threads: int
+    helpers: int = 0
 
 
 @dataclass(slots=True)
@@ -71,10 +86,11 @@ class Build:
         self._not_kept = not_kept
         self._dresser = node.Dresser(enterable=True)
         self._lock = threading.Lock()
+        self._stopped = False
         self.tally = Tally()
         self._placer = Placer(catalog, spool, self._dresser, not_kept, self._written, self._copied)
 
-    def run(self, threads: int) -> int:
+    def run(self, crew: Crew) -> int:
         """Build all of it.  Returns the inode number of the new root.  Raises OSError
         for what the drive does."""
         os.mkdir(INCOMING, 0o700, dir_fd=self._repo.inner)
@@ -86,18 +102,40 @@ class Build:
             os.fchmod(incoming, 0o700)
             xattrs.write(incoming, ())
 
-            def tools() -> Bench:
-                return Bench(self._source.fd, current, incoming, salvage)
-
-            self._find_followers()
-            first = self._root(tools())
-            work_through([first], self._fill, threads=threads, tools=tools, put_away=Bench.close)
-            self._follow(tools())
+            roots = Roots(self._source.fd, current, incoming, salvage)
+            self._work(roots, crew)
             return os.fstat(incoming).st_ino
         finally:
             for fd in (incoming, current, *salvage):
                 if fd is not None:
                     os.close(fd)
+
+    def _work(self, roots: Roots, crew: Crew) -> None:
+        helpers = [Helper(roots) for _ in range(crew.helpers)]
+        turns = itertools.cycle(helpers)
+
+        def tools() -> Bench:
+            return Bench(roots, next(turns, None))
+
+        def stop() -> None:
+            self._stopped = True
+            for helper in helpers:
+                helper.close()
+
+        try:
+            self._find_followers()
+            first = self._root(tools())
+            work_through(
+                [first],
+                self._fill,
+                threads=crew.threads,
+                tools=tools,
+                put_away=Bench.close,
+                stop=stop,
+            )
+            self._follow(tools())
+        finally:
+            stop()
 
     def _open_current(self) -> int | None:
         try:
@@ -105,13 +143,13 @@ class Build:
         except FileNotFoundError:
             return None
 
-    def _open_salvage(self) -> list[int]:
+    def _open_salvage(self) -> tuple[int, ...]:
         found = []
         for name in self._repo.salvage():
             with contextlib.suppress(OSError):
                 path = os.path.join(TRASH, name)
                 found.append(os.open(path, tree.DIRECTORY_FLAGS, dir_fd=self._repo.inner))
-        return found
+        return tuple(found)
 
     # --- directories -----------------------------------------------------------------
 
@@ -158,7 +196,7 @@ class Build:
         try:
             origin = bench.mirror(folder.path)
         except OSError:
-            origin = -1
+            origin = -1  # each name will fail, and be looked at
         count = 0
         link = os.link
         for name, kind, number, entry in names:
@@ -243,12 +281,20 @@ class Build:
         self, folder: _Folder, bench: Bench, into: int, changes: list[Difference]
     ) -> list[_Folder]:
         below = []
+        files = []
         # By inode number, as the source's head would like it.
         for difference in sorted(changes, key=lambda d: d.ino):
             if difference.action == Action.DIRECTORY:
                 below.append(self._make_folder(folder, bench, into, difference))
+            elif difference.action == Action.COPY and difference.kind == Kind.FILE:
+                files.append(difference)
             elif difference.action != Action.FOLLOW:
                 self._make(folder, bench, into, difference)
+        for at in range(0, len(files), AT_ONCE):
+            some = files[at : at + AT_ONCE]
+            copied = bench.copier.copy(folder.path, [d.name for d in some], self._copied)
+            for difference, result in zip(some, copied, strict=True):
+                self._make(folder, bench, into, difference, result)
         return below
 
     def _make_folder(
@@ -309,11 +355,18 @@ class Build:
         with reading.troubles:
             return bench.source.open(self._spool.directory_path(directory))
 
-    def _make(self, folder: _Folder, bench: Bench, into: int, difference: Difference) -> None:
+    def _make(
+        self,
+        folder: _Folder,
+        bench: Bench,
+        into: int,
+        difference: Difference,
+        copied: Copied | Trouble | None = None,
+    ) -> None:
         """Make one entry that is not a directory; trouble of the source is told."""
         path = tree.join(folder.path, difference.name)
         try:
-            placed = self._placer.place(bench, folder.path, into, difference)
+            placed = self._placer.place(bench, folder.path, into, difference, copied)
         except Trouble as trouble:
             self._trouble(folder, bench, into, difference, trouble)
             return
@@ -383,11 +436,15 @@ class Build:
     # --- telling ------------------------------------------------------------------------------
 
     def _written(self, size: int) -> None:
+        if self._stopped:
+            raise Abandoned
         with self._lock:
             self.tally.bytes_written += size
         self._events.advance(0, size)
 
     def _copied(self, size: int) -> None:
+        if self._stopped:
+            raise Abandoned
         with self._lock:
             self.tally.bytes_copied += size
             self.tally.bytes_written += size

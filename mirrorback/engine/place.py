@@ -9,17 +9,18 @@ import stat
 import threading
 from collections.abc import Callable
 
+from mirrorback.errors import Trouble
 from mirrorback.model import Digest, Kind, Metadata
 from mirrorback.plan import compare
 from mirrorback.store import content, live, node, reading, schema, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
+from mirrorback.store.copier import NEW_FILE, Copied, Copier, Copying, Roots
 from mirrorback.store.spool import Action, Difference, Spool
 
 UNSETTLED_CTIME = -1  # recorded for a file that may change without its times showing it
 READ_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LOST = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # not where it should be
 Where = tuple[bytes, bytes]  # folder and name in the new snapshot
-NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Placed(enum.Enum):
@@ -33,15 +34,18 @@ class Placed(enum.Enum):
 
 
 class Bench:
-    """What one thread works with: a cursor in each of the trees."""
+    """What one thread works with: a cursor in each of the trees, and someone who copies."""
 
-    def __init__(self, source: int, current: int | None, incoming: int, salvage: list[int]) -> None:
-        self.source = tree.Cursor(source)
-        self.incoming = tree.Cursor(incoming)
-        self._current = tree.Cursor(current) if current is not None else None
-        self._elsewhere = tree.Cursor(current) if current is not None else None
-        self._other_incoming = tree.Cursor(incoming)
-        self.salvage = [tree.Cursor(fd) for fd in salvage]
+    def __init__(self, roots: Roots, helper: Copying | None) -> None:
+        """Without a helper the thread copies by itself."""
+        own = Copier(roots)
+        self._own = own
+        self.copier: Copying = own if helper is None else helper
+        self.source = tree.Cursor(roots.source)
+        self.incoming = tree.Cursor(roots.incoming)
+        self._current = tree.Cursor(roots.mirror) if roots.mirror is not None else None
+        self._elsewhere = tree.Cursor(roots.mirror) if roots.mirror is not None else None
+        self._other_incoming = tree.Cursor(roots.incoming)
 
     def mirror(self, path: bytes, *, elsewhere: bool = False) -> int:
         """A directory of the mirror; `elsewhere` leaves the one of the last call
@@ -63,7 +67,7 @@ class Bench:
             self._current,
             self._elsewhere,
             self._other_incoming,
-            *self.salvage,
+            self._own,
         ):
             if cursor is not None:
                 cursor.close()
@@ -93,8 +97,18 @@ class Placer:
         self._second: dict[int, Where] = {}  # by object: the inode that took over
         self._absent: set[int] = set()  # new objects that the drive does not hold
 
-    def place(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> Placed:
-        """Make the entry.  Raises Trouble for the source, OSError for the drive."""
+    def place(
+        self,
+        bench: Bench,
+        folder: bytes,
+        into: int,
+        difference: Difference,
+        copied: Copied | Trouble | None = None,
+    ) -> Placed:
+        """Make the entry; `copied` is what came of it where it has been copied already.
+        Raises Trouble for the source, OSError for the drive."""
+        if copied is not None:
+            return self._take(folder, difference, copied)
         match difference.action:
             case Action.REUSE:
                 return self._reuse(bench, folder, into, difference)
@@ -304,66 +318,48 @@ class Placer:
         lead: int | None = None,
     ) -> Placed:
         """A new inode, all of it from the source."""
+        if difference.kind == Kind.FILE:
+            copied = bench.copier.copy(folder, [difference.name], self._copied)[0]
+            return self._take(folder, difference, copied, lead=lead)
         with reading.troubles:
             origin = bench.source.open(folder)
-        if difference.kind == Kind.FILE:
-            seen = self._copy_file(bench, folder, origin, into, difference.name)
-        else:
-            seen = reading.look(origin, difference.name, Kind(difference.kind).format_bits)
+        seen = reading.look(origin, difference.name, Kind(difference.kind).format_bits)
+        held = self._make_other(into, difference.name, seen.metadata)
+        return self._seen(folder, difference, seen, held=held, lead=lead)
+
+    def _take(
+        self,
+        folder: bytes,
+        difference: Difference,
+        copied: Copied | Trouble,
+        *,
+        lead: int | None = None,
+    ) -> Placed:
+        """A file that has been copied."""
+        if isinstance(copied, Trouble):
+            raise copied
+        if copied.missed:
+            self._not_kept.add(copied.missed)
+        return self._seen(folder, difference, copied.seen, lead=lead)
+
+    def _seen(
+        self,
+        folder: bytes,
+        difference: Difference,
+        seen: reading.Seen,
+        *,
+        held: bool = True,
+        lead: int | None = None,
+    ) -> Placed:
+        """Record an entry made from the source as it was seen."""
         settled = not seen.torn and compare.settled(seen.metadata.mtime, seen.ctime, seen.read_at)
-        ctime = seen.ctime if settled else UNSETTLED_CTIME
-        source = (seen.ino, ctime, seen.nlink)
-        held = difference.kind == Kind.FILE or self._make_other(
-            into, difference.name, seen.metadata
-        )
+        source = (seen.ino, seen.ctime if settled else UNSETTLED_CTIME, seen.nlink)
         self._new(folder, difference, seen.metadata, seen.digest, source, held=held, lead=lead)
         if not held:
             return Placed.NOT_HELD
         if seen.torn:
             return Placed.TORN
         return Placed.DONE if settled else Placed.UNSETTLED
-
-    def _copy_file(
-        self, bench: Bench, folder: bytes, origin: int, into: int, name: bytes
-    ) -> reading.Seen:
-        for cursor in bench.salvage:
-            seen = self._salvaged(cursor, folder, origin, into, name)
-            if seen is not None:
-                return seen
-        fd = os.open(name, NEW_FILE, 0o600, dir_fd=into)
-        try:
-            seen = reading.copy_file(origin, name, fd, self._copied)
-            self._dress(fd, seen.metadata)
-        finally:
-            os.close(fd)
-        return seen
-
-    def _salvaged(
-        self, cursor: tree.Cursor, folder: bytes, origin: int, into: int, name: bytes
-    ) -> reading.Seen | None:
-        """Take over what an interrupted run has copied, if it is what the source has:
-        size and time say that it may be, the digests of both that it is."""
-        try:
-            left = cursor.open(folder)
-            fd = os.open(name, os.O_RDWR | READ_SAFELY, dir_fd=left)
-        except OSError:
-            return None
-        try:
-            st = os.fstat(fd)
-            with reading.troubles:
-                now = os.stat(name, dir_fd=origin, follow_symlinks=False)
-            same = (st.st_size, st.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
-            if not stat.S_ISREG(st.st_mode) or st.st_nlink != 1 or not same:
-                return None
-            seen = reading.digest_file(origin, name, None, lambda count: None)
-            assert seen.digest is not None
-            if content.digest_of(fd, st, seen.digest.sparse) != seen.digest:
-                return None
-            os.rename(name, name, src_dir_fd=left, dst_dir_fd=into)
-            self._dress(fd, seen.metadata, fresh=False)
-        finally:
-            os.close(fd)
-        return seen
 
     def _make_other(self, into: int, name: bytes, metadata: Metadata) -> bool:
         """A symlink, fifo, socket or device; False where the drive cannot hold it."""

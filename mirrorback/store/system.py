@@ -326,10 +326,16 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
 # --- the machine ----------------------------------------------------------------------------
 
 
+_VIRTUAL = re.compile(r"loop|vd[a-z]|xvd|nbd|rbd|zd\d|zram|ram")
+
+
 def is_rotational(path: bytes) -> bool:
-    """Whether a path lies on a disk with a head to move; False where unknown."""
+    """Whether a path lies on a disk with a head to move; False where unknown.
+    Virtual disks do not know, and say what their driver was born with."""
     device = os.stat(path).st_dev
     base = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
+    if _VIRTUAL.match(os.path.basename(os.path.realpath(base))):
+        return False
     for where in (base, f"{base}/.."):  # a partition's queue is its disk's
         try:
             with open(f"{where}/queue/rotational") as file:  # noqa: PTH123

@@ -14,6 +14,10 @@ Task = TypeVar("Task")
 Tools = TypeVar("Tools")
 
 
+class Abandoned(Exception):
+    """Raised in a thread whose work nobody wants any more; it goes no further."""
+
+
 class Stack(Generic[Task]):
     """The tasks still to be done, shared by the threads."""
 
@@ -66,12 +70,14 @@ def work_through(
     threads: int,
     tools: Callable[[], Tools],
     put_away: Callable[[Tools], None],
+    stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Call `process(task, tools, push)` for every task, in `threads` threads.
 
     `push` adds tasks.  Each thread has tools of its own.  The first exception
     stops the others after the task they are at, and is raised here; so is an
-    exception that a signal raises in the calling thread.
+    exception that a signal raises in the calling thread.  `stop` is called then, to
+    make tasks that take long end sooner; what they raise is forgotten.
     """
     stack: Stack[Task] = Stack()
     stack.push(*first)
@@ -86,6 +92,7 @@ def work_through(
                     stack.done()
         except BaseException as error:
             stack.fail(error)
+            stop()
         finally:
             put_away(mine)
 
@@ -102,6 +109,7 @@ def work_through(
                     thread.join(0.2)
         except BaseException as error:
             stack.fail(error)
+            stop()
             for thread in crew:
                 thread.join()
             raise

@@ -14,7 +14,7 @@ from mirrorback.cli import shapes, table, words
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import escape
 from mirrorback.cli.options import Repo
-from mirrorback.cli.session import Session, closing
+from mirrorback.cli.session import Session
 from mirrorback.model import Kind, Version
 
 HEADERS = ("FIRST", "LAST", "MODE", "SIZE", "MODIFIED", "PATH")
@@ -59,10 +59,8 @@ def find(
 ) -> int:
     """Look for a name in all of history; a row for every version."""
     zone = session.zone
-    with (
-        session.history(repo) as history,
-        closing(history.find(pattern, ignore_case)) as found,
-    ):
+    with session.history(repo) as history:
+        found = history.find(pattern, ignore_case)
         if session.json:
             session.out.array(shapes.match(version, zone) for version in found)
         else:
