@@ -12,7 +12,6 @@ import marshal
 import os
 import stat
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -59,6 +58,7 @@ class _Reading:
 
     folder: _Folder
     fd: int
+    began: int  # ns since 1970, before it was listed
     trusted: bool = True  # its fingerprint may stand for it the next time
     below: list[_Folder] = field(default_factory=list)
 
@@ -111,9 +111,10 @@ class Survey:
             0,
         )
         old = live.rows(self._catalog, ABOVE_ROOT).get(b"")
-        reading_ = _Reading(_Folder(b"", ABOVE_ROOT, old is not None), self._source.fd)
+        top = _Folder(b"", ABOVE_ROOT, old is not None)
+        reading_ = _Reading(top, self._source.fd, time.time_ns())
         if old is None:
-            self._new(reading_, row, st.st_dev, None)
+            self._new(reading_, row, b"", st.st_dev, None)
         elif not _unchanged(row, old):
             self._altered_other(reading_, row, st.st_dev, old)
         fingerprint = self._catalog.db.execute(
@@ -122,6 +123,7 @@ class Survey:
         self._stack.append(_Folder(b"", ROOT_DIR, old is not None, fingerprint))
 
     def _visit(self, folder: _Folder, cursor: tree.Cursor) -> None:
+        began = time.time_ns()
         try:
             with reading.troubles:
                 fd = cursor.open(folder.path)
@@ -137,7 +139,7 @@ class Survey:
         if fingerprint is not None and fingerprint == folder.fingerprint and not self._checksum:
             self._same(folder, rows)
             return
-        looked = _Reading(folder, fd, trusted=not failed)
+        looked = _Reading(folder, fd, began, trusted=not failed)
         self._compare(looked, rows, foreign, failed)
         new = fingerprint if looked.trusted else None
         if new != folder.fingerprint:
@@ -185,7 +187,7 @@ class Survey:
             dev = foreign.get(row[0], device)
             directory = row[2] & 0o170000 == DIRECTORY
             if old is None or (old.kind == Kind.DIRECTORY) != directory:
-                self._new(looked, row, dev, old)
+                self._new(looked, row, name, dev, old)
                 if old is not None and old.kind == Kind.DIRECTORY:
                     self._spool.gone_below(known[name][0])
             elif _unchanged(row, old) and not (self._checksum and old.kind == Kind.FILE):
@@ -262,12 +264,23 @@ class Survey:
             action=Action.DIRECTORY if kind is Kind.DIRECTORY else Action.COPY,
         )
 
-    def _new(self, looked: _Reading, row: tree.Row, dev: int, old: LiveRow | None) -> None:
+    def _new(
+        self, looked: _Reading, row: tree.Row, name: bytes, dev: int, old: LiveRow | None
+    ) -> None:
         """A path that was not there, or was a directory and is none (or the reverse)."""
-        self._spool.change(self._difference(looked, row, dev, old))
-        if old is not None:
+        if old is None:
+            kind = KIND_OF_FORMAT[row[2] & 0o170000]
+            allocated = _allocated(looked.fd, row) if kind is Kind.FILE else 0
+            self._spool.arrival(looked.folder.id, name, kind, dev, row, allocated)
+        else:
+            self._spool.change(self._difference(looked, row, dev, old))
             self._gone(looked.folder.id, old, replaced=True)
-        if not compare.settled(row[4], row[5], time.time_ns()):
+        # The file may have been written at any moment since the listing began.
+        recent = looked.began - compare.WHOLE_SECONDS
+        if (row[4] >= recent or row[5] >= recent) and not (
+            compare.settled(row[4], row[5], looked.began)
+            and compare.settled(row[4], row[5], time.time_ns())
+        ):
             looked.trusted = False
 
     def _altered_file(self, looked: _Reading, row: tree.Row, dev: int, old: LiveRow) -> None:
@@ -288,9 +301,7 @@ class Survey:
             self._spool.change(difference._replace(same_content=0))
             return
         try:
-            seen = reading.digest_file(
-                looked.fd, difference.name, bool(old.sparse), self._read_bytes
-            )
+            seen = reading.digest_file(looked.fd, difference.name, bool(old.sparse), _untold)
         except Trouble as trouble:
             self._error(tree.join(looked.folder.path, difference.name), trouble.reason)
             looked.trusted = False
@@ -395,9 +406,9 @@ class Survey:
         self._counts.errors += 1
         self._events.error(reason, path)
 
-    @property
-    def _read_bytes(self) -> Callable[[int], None]:
-        return lambda count: None
+
+def _untold(count: int) -> None:
+    """Bytes read to compare are no progress: nobody knows how many there will be."""
 
 
 def _allocated(fd: int, row: tree.Row) -> int:

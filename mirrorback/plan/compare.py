@@ -52,7 +52,8 @@ def settled(mtime: int, ctime: int, now: int) -> bool:
     grain = WHOLE_SECONDS if ctime % 1_000_000_000 == 0 else TICK
     # Times in the future were set by someone, or by another clock: no write
     # from now on gives them again.
-    return not any(time <= now + grain and time + grain >= now for time in (mtime, ctime))
+    early, late = now - grain, now + grain
+    return not (early <= mtime <= late or early <= ctime <= late)
 
 
 def verdict(

@@ -84,9 +84,9 @@ CREATE TABLE spool.change (
     uid INTEGER, gid INTEGER, nlink INTEGER, rdev INTEGER,
     entry INTEGER, object INTEGER, old_kind INTEGER, old_ino INTEGER, old_nlink INTEGER,
     old_lineage INTEGER,
-    same_content INTEGER, same_metadata INTEGER, digest BLOB, sparse INTEGER,
-    inspected INTEGER NOT NULL, target BLOB, xattrs BLOB, flags INTEGER, btime INTEGER,
-    settled INTEGER NOT NULL, allocated INTEGER,
+    same_content INTEGER, same_metadata INTEGER, digest BLOB, sparse INTEGER DEFAULT 0,
+    inspected INTEGER NOT NULL DEFAULT 0, target BLOB, xattrs BLOB, flags INTEGER DEFAULT 0,
+    btime INTEGER, settled INTEGER NOT NULL DEFAULT 1, allocated INTEGER,
     action INTEGER NOT NULL, use INTEGER, moved INTEGER, leader INTEGER, verdict TEXT);
 CREATE INDEX spool.change_place ON change (dir);
 CREATE TABLE spool.gone (

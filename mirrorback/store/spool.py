@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from mirrorback.model import Digest, Kind, Metadata, Owner
 from mirrorback.store import encoding, owners, schema
 from mirrorback.store.catalog import Catalog
+from mirrorback.store.tree import Row
 
 BATCH = 2000
 
@@ -139,6 +140,13 @@ _CHANGE_MARKS = ", ".join("?" * len(Difference._fields))
 _GONE_MARKS = ", ".join("?" * len(Gone._fields))
 
 
+_ARRIVAL = (*Difference._fields[:14], "allocated", "action")
+_ARRIVE = (
+    f"INSERT INTO spool.change ({', '.join(_ARRIVAL)}) VALUES ({', '.join('?' * len(_ARRIVAL))})"
+)
+FAR = 1 << 62  # ns: times beyond are packed
+
+
 class Spool:
     """The spool of one run.  Its methods may be called from several threads."""
 
@@ -149,6 +157,7 @@ class Spool:
         self.path = path
         self.used = False
         self._changes: list[tuple[Any, ...]] = []
+        self._arrivals: list[tuple[Any, ...]] = []
         self._gone: list[Gone] = []
         self._rows: dict[str, list[tuple[Any, ...]]] = {}
         self._waiting = 0
@@ -182,6 +191,38 @@ class Spool:
         """Add a difference."""
         with self._lock:
             self._changes.append(difference.columns())
+            self._count()
+
+    def arrival(
+        self, directory: int, name: bytes, kind: Kind, dev: int, row: Row, allocated: int
+    ) -> None:
+        """Add a difference for a path that the mirror does not have, as it was listed.
+        A first backup has a million of them."""
+        _name, ino, mode, size, mtime, ctime, uid, gid, nlink, rdev = row
+        if not -FAR < mtime < FAR:
+            mtime = encoding.pack_time(mtime)  # type: ignore[assignment]
+        action = Action.DIRECTORY if kind is Kind.DIRECTORY else Action.COPY
+        with self._lock:
+            self._arrivals.append(
+                (
+                    next(self._change_ids),
+                    directory,
+                    name,
+                    int(kind),
+                    ino,
+                    dev,
+                    mode & 0o7777,
+                    size,
+                    mtime,
+                    ctime,
+                    uid,
+                    gid,
+                    nlink,
+                    rdev,
+                    allocated,
+                    action,
+                )
+            )
             self._count()
 
     def gone(self, gone: Gone) -> None:
@@ -364,6 +405,7 @@ class Spool:
                 self._db.executemany(
                     f"INSERT INTO spool.change VALUES ({_CHANGE_MARKS})", self._changes
                 )
+                self._db.executemany(_ARRIVE, self._arrivals)
                 self._db.executemany(f"INSERT INTO spool.gone VALUES ({_GONE_MARKS})", self._gone)
                 for table, rows in self._rows.items():
                     marks = ", ".join("?" * len(rows[0]))
@@ -371,6 +413,7 @@ class Spool:
                         f"INSERT OR REPLACE INTO spool.{table} VALUES ({marks})", rows
                     )
             self._changes.clear()
+            self._arrivals.clear()
             self._gone.clear()
             self._rows.clear()
             self._waiting = 0
