@@ -18,7 +18,11 @@ class State:
     object: int
     metadata: Metadata
     digest: Digest | None
-    others: frozenset[int] = frozenset()  # lineages hard-linked to it
+    others: frozenset[int] = frozenset()  # lineages that share its inode
+
+    def linked_to(self) -> frozenset[int]:
+        """The lineages it is hard-linked to."""
+        return self.others - {self.lineage}
 
     def same_content(self, other: State) -> bool:
         """Whether the bytes, the target or the device are the same."""
@@ -62,7 +66,7 @@ def changes(olds: Iterable[State], news: Iterable[State]) -> list[Change]:
             moved=moved,
             same_content=same_place is None or same_place.same_content(state),
             same_metadata=same_place is None or same_place.same_metadata(state),
-            same_links=same_place is None or same_place.others == state.others,
+            same_links=same_place is None or same_place.linked_to() == state.linked_to(),
         )
         if kind is not None:
             found.append(Change(state.path, kind, origin.path if moved and origin else None))

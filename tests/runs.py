@@ -1,0 +1,83 @@
+"""Running use cases within the test's own process, with a clock of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mirrorback.engine.backup import BackupOptions, BackupResult, backup
+from mirrorback.engine.delete import delete
+from mirrorback.engine.events import Events
+from mirrorback.engine.history import History
+from mirrorback.engine.restore import RestoreOptions, RestoreResult, restore
+from mirrorback.engine.verify import verify
+from mirrorback.model import Problem
+
+FIRST_NIGHT = datetime(2026, 11, 1, 2, 0, 0, tzinfo=UTC)
+
+
+class Heard(Events):
+    """Keeps what a run tells."""
+
+    def __init__(self) -> None:
+        self.warnings: list[tuple[str, bytes | None]] = []
+        self.errors: list[tuple[str, bytes | None]] = []
+
+    def warning(self, message: str, path: bytes | None = None) -> None:
+        self.warnings.append((message, path))
+
+    def error(self, message: str, path: bytes | None = None) -> None:
+        self.errors.append((message, path))
+
+
+class Nights:
+    """A source, a repository, and one backup after another."""
+
+    def __init__(self, source: Path, repository: Path) -> None:
+        self.source = source
+        self.repository = repository
+        self.now = FIRST_NIGHT
+        self.heard = Heard()
+
+    def backup(self, **options: Any) -> BackupResult:
+        """Make a backup, a day after the one before."""
+        self.now += timedelta(days=1)
+        self.heard = Heard()
+        return backup(
+            str(self.source),
+            str(self.repository),
+            BackupOptions(**({"init": True} | options)),
+            self.now,
+            self.heard,
+        )
+
+    @property
+    def current(self) -> Path:
+        """The mirror."""
+        return self.repository / "current"
+
+    def folders(self) -> list[Path]:
+        """The dated folders, oldest first."""
+        return sorted(path for path in self.repository.iterdir() if path.name.startswith("20"))
+
+    def history(self) -> History:
+        """The open history."""
+        return History.open(str(self.repository), self.now)
+
+    def restore(
+        self, to: Path, *paths: bytes, at: str | None = None, **options: Any
+    ) -> RestoreResult:
+        """Restore into a folder."""
+        with self.history() as history:
+            return restore(history, paths, at, RestoreOptions(to=str(to), **options), Heard())
+
+    def delete(self, *names: str) -> None:
+        """Delete snapshots."""
+        delete(str(self.repository), names, dry_run=False, now=self.now, events=Heard())
+
+    def problems(self) -> list[Problem]:
+        """What verify finds."""
+        found: Iterator[Problem] = verify(str(self.repository), self.now, Heard())
+        return list(found)
