@@ -257,6 +257,12 @@ class _Run:
         needed, inodes = guards.room_needed(cost.files, cost.bytes, counts.dirs, cost.rows)
         free, free_inodes = probe.free_space(self._repo.fd)
         credit = publish.salvage_size(self._repo) if needed > free else 0
+        if (
+            needed > free + credit
+            and cost.shared
+            and probe.probe(self._repo.inner_path(b"")).reflinks
+        ):
+            needed -= cost.shared
         if needed > free + credit:
             raise NoSpace(
                 f"the drive has room for {free + credit:,} bytes, and this backup needs"

@@ -30,6 +30,7 @@ class Cost:
     """What a plan will write, and what it takes away."""
 
     bytes: int  # of new files
+    shared: int  # of these, what a drive with reflinks does not write
     files: int  # new inodes that are not folders
     rows: int
     removed: int  # files that go
@@ -394,6 +395,7 @@ class Resolver:
         rows = self._spool.fetch(
             f"SELECT coalesce(sum(CASE WHEN {made} THEN allocated ELSE 0 END), 0),"
             f" coalesce(sum(kind != 2 AND action IN ({Action.COPY}, {Action.CLONE})), 0),"
+            f" coalesce(sum(CASE WHEN action = {Action.CLONE} THEN allocated ELSE 0 END), 0),"
             " count(*), coalesce(sum(kind != 2 AND entry IS NOT NULL AND same_content = 0), 0)"
             " FROM spool.change"
         )
@@ -401,9 +403,9 @@ class Resolver:
             "SELECT count(*) FROM spool.gone WHERE kind != 2 AND NOT replaced AND moved_to IS NULL"
         )
         if not rows:
-            return Cost(0, 0, 0, 0, 0)
-        size, files, count, changed = rows[0]
-        return Cost(size, files, count, removed[0][0], changed)
+            return Cost(0, 0, 0, 0, 0, 0)
+        size, files, shared, count, changed = rows[0]
+        return Cost(size, shared, files, count, removed[0][0], changed)
 
 
 class _LiveNames:

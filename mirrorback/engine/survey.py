@@ -340,7 +340,11 @@ class Survey:
         same_content = same_content and before.rdev == metadata.rdev
         same_metadata = same_content and before.same_as(metadata)
         settled = not seen.torn and compare.settled(metadata.mtime, seen.ctime, seen.read_at)
-        reuse = same_metadata and difference.kind != Kind.DIRECTORY
+        action = difference.action
+        if same_metadata and difference.kind != Kind.DIRECTORY:
+            action = Action.REUSE
+        elif same_content and difference.kind == Kind.FILE:
+            action = Action.CLONE
         self._spool.change(
             difference._replace(
                 # What was read last counts, not what the listing said before.
@@ -357,8 +361,8 @@ class Survey:
                 digest=seen.digest.value if seen.digest else None,
                 sparse=int(seen.digest.sparse) if seen.digest else 0,
                 settled=int(settled),
-                action=Action.REUSE if reuse else difference.action,
-                use=old.object if reuse else None,
+                action=action,
+                use=old.object if action in (Action.REUSE, Action.CLONE) else None,
             ).seen(metadata)
         )
         return settled

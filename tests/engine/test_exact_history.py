@@ -305,10 +305,7 @@ class Nightly(RuleBasedStateMachine):
         assert summary.files_unmodified == len(
             [n for n in wanted.values() if not stat.S_ISDIR(n.format)]
         ) - (
-            summary.files_new
-            + summary.files_changed
-            + summary.files_metadata
-            + summary.files_moved
+            summary.files_new + summary.files_changed + summary.files_metadata + summary.files_moved
         )
         self._all_is_as_it_was()
 

@@ -1,0 +1,59 @@
+"""Fixtures: a source, a drive, and nights between them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filesystems import mounted, require_root
+from runs import Nights
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An empty folder to back up."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Where a repository may be made."""
+    return tmp_path / "drive"
+
+
+@pytest.fixture
+def nights(source: Path, repository: Path) -> Nights:
+    """Backups of `source` in `repository`."""
+    return Nights(source, repository)
+
+
+@pytest.fixture(scope="session")
+def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """A folder of its own on a mounted file system of the kind asked for; each is
+    mounted once."""
+    points: dict[str, Path] = {}
+    with contextlib.ExitStack() as stack:
+
+        def folder(kind: str) -> Path:
+            require_root()
+            if kind not in points:
+                base = tmp_path_factory.mktemp("mounts")
+                points[kind] = stack.enter_context(mounted(kind, base))
+            place = points[kind] / f"test-{next(_numbers)}"
+            place.mkdir()
+            return place
+
+        yield folder
+
+
+@pytest.fixture
+def ext4(mount: Callable[[str], Path]) -> Path:
+    """A folder on an ext4 with large attributes."""
+    return mount("ext4")
