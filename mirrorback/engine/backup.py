@@ -179,7 +179,6 @@ class _Run:
             with contextlib.closing(catalog), translated():
                 self._events.phase(Phase.RECOVER)
                 publish.recover(self._repo, catalog)
-                self._remember_settings()
                 spool = Spool(catalog, self._repo.inner_path(SPOOL))
                 try:
                     with self._opened_source() as source:
@@ -209,6 +208,7 @@ class _Run:
         snapshots = catalog.snapshots()
         mirror = snapshots[-1] if snapshots else None
         counts, cost = self._look(source, catalog, spool)
+        self._remember_settings()
         self._summary.dirs = counts.dirs
         self._summary.errors = counts.errors
         self._summary.files_stale = counts.stale

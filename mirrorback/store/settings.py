@@ -8,6 +8,7 @@ out.
 from __future__ import annotations
 
 import json
+import re
 import os
 import tomllib
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ class Settings:
     format: int = FORMAT
 
 
+_DIGEST = re.compile(r"[0-9a-f]{60,}\s*\Z")
+
+
 def seal(text: str) -> bytes:
     """The text with its digest below it."""
     return (text + SEAL + blake3(text.encode()).hexdigest() + "\n").encode()
@@ -47,7 +51,9 @@ def unseal(content: bytes, what: str) -> dict[str, Any]:
     try:
         text = content.decode()
         head, mark, tail = text.rpartition(SEAL)
-        if mark and blake3(head.encode()).hexdigest() != tail.strip():
+        if not mark and _DIGEST.search(text):
+            raise ValueError("its digest is not marked as one")
+        if mark and blake3(head.encode()).hexdigest() + "\n" != tail:
             raise ValueError("its digest is wrong")
         return tomllib.loads(text)
     except ValueError as error:

@@ -1,0 +1,204 @@
+"""The nights that are measured, each in interleaved rounds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from measure import Command, Failed, Figures, read, run, sync
+from peers import Mirrorback, Tool, remove
+from source import Source
+
+SETTLE_S = 3  # after a change: a night lies between a change and a backup in real life
+SNAPSHOTS = 1000
+PAST = Path(__file__).with_name("past.py")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one tool; `kind` is what limits go by."""
+
+    night: str
+    label: str
+    kind: str
+    round: int
+    figures: Figures
+
+
+class Bench:
+    """Runs the nights, and keeps what was measured in `runs`."""
+
+    def __init__(
+        self,
+        source: Source,
+        mirrorback: Mirrorback,
+        peers: Sequence[Tool],
+        drive: Path,
+        rounds: int,
+    ) -> None:
+        self.runs: list[Run] = []
+        self.failed: dict[str, str] = {}  # the label of a tool, and the night
+        self._source = source
+        self._mirrorback = mirrorback
+        self._peers = peers
+        self._drive = drive
+        self._work = source.root.parent
+        self._rounds = rounds
+        self._night = 0  # of the backups made so far
+        self._links = drive / "links"
+
+    def first(self) -> None:
+        """The first backup to an empty place; the last round's stays, for the other nights."""
+        for number in range(self._rounds):
+            for tool in self._tools("first"):
+                self._first(tool, number)
+                if number < self._rounds - 1 or "unchanged" not in tool.nights:
+                    tool.clear()
+
+    def base(self, nights: Collection[str]) -> None:
+        """The first backup, not measured, by those tools that these nights need it of."""
+        tools = {tool.label: tool for night in nights for tool in self._tools(night)}
+        for tool in tools.values():
+            self._first(tool, 0)
+        self.runs.clear()
+
+    def unchanged(self) -> None:
+        """A backup when nothing has changed."""
+        time.sleep(SETTLE_S)
+        for number in range(self._rounds):
+            self._backups("unchanged", number)
+
+    def one_percent(self) -> None:
+        """A backup when a hundredth of the files has changed."""
+        for number in range(self._rounds):
+            self._change()
+            self._backups("one-percent", number)
+            if self._peers:
+                self._run("one-percent", "cp -al", self._copy_links(self._mirror()), number)
+                remove(self._links)
+
+    def restore(self) -> None:
+        """The whole mirror, to the disk that the source is on."""
+        target = self._work / "restored"
+        command = self._mirrorback.command(
+            "restore", str(self._mirrorback.place), "--to", str(target), "-q"
+        )
+        copy = Command(["cp", "-a", str(self._mirror()), str(target)])
+        for number in range(self._rounds):
+            self._run("restore", "mirrorback", command, number)
+            remove(target)
+            if self._peers:
+                self._run("restore", "cp -a", copy, number)
+                remove(target)
+
+    def delete(self) -> None:
+        """A dated snapshot, against an equal tree of hard links."""
+        place = self._mirrorback.place
+        for number in range(self._rounds):
+            self._change()
+            run(self._mirrorback.backup(self._night))
+            name = self._mirrorback.snapshots(place)[-1]
+            if self._peers:
+                self._make_twin(place / name)
+            command = self._mirrorback.command("delete", str(place), name, "-q")
+            self._run("delete", "mirrorback", command, number)
+            if self._peers:
+                self._run("delete", "rm -rf", Command(["rm", "-rf", str(self._links)]), number)
+
+    def history(self) -> None:
+        """Questions to a repository of a thousand snapshots of a small source."""
+        source, place = self._work / "small", self._drive / "history"
+        words = [str(PAST), str(source), str(place), str(SNAPSHOTS)]
+        run(Command([self._mirrorback.interpreter(), *words]))
+        command = self._mirrorback.command
+        oldest = self._mirrorback.snapshots(place)[0]
+        commands = {
+            "versions": command("versions", str(place), "file-00"),
+            "diff": command("diff", str(place), oldest),
+            "snapshots": command("snapshots", str(place)),
+            "--version": command("--version"),
+            "python -c pass": Command([self._mirrorback.interpreter(), "-c", "pass"]),
+        }
+        for number in range(self._rounds):
+            for label, one in commands.items():
+                self._run("history", label, one, number, writes=False)
+
+    def _tools(self, night: str) -> Iterator[Tool]:
+        """Those that take part: mirrorback, then each peer that has not failed."""
+        yield self._mirrorback
+        for peer in self._peers:
+            if peer.installed and night in peer.nights and peer.label not in self.failed:
+                yield peer
+
+    def _first(self, tool: Tool, number: int) -> None:
+        tool.clear()
+        try:
+            for command in tool.prepare():
+                run(command)
+            self._run("first", tool.label, tool.backup(0), number, tool.kind)
+        except Failed as error:
+            self._note(tool, "first", error)
+
+    def _backups(self, night: str, number: int) -> None:
+        self._night += 1
+        for tool in self._tools(night):
+            try:
+                self._run(night, tool.label, tool.backup(self._night), number, tool.kind)
+                tool.tidy(self._night)
+            except Failed as error:
+                self._note(tool, night, error)
+
+    def _note(self, tool: Tool, night: str, error: Failed) -> None:
+        """A peer that fails is out; mirrorback must not."""
+        if tool is self._mirrorback:
+            raise error
+        print(error, file=sys.stderr)
+        self.failed[tool.label] = night
+        tool.clear()
+
+    def _run(
+        self,
+        night: str,
+        label: str,
+        command: Command,
+        number: int,
+        kind: str = "",
+        *,
+        writes: bool = True,
+    ) -> None:
+        """Measure one run; whatever was written before it is on the disks by then."""
+        disks = [self._drive, self._work]
+        sync(disks)
+        after = [self._work if night == "restore" else self._drive] if writes else []
+        figures = run(command, after)
+        self.runs.append(Run(night, label, kind or label, number, figures))
+        print(
+            f"{night}, round {number + 1}: {label} {figures.wall:.2f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _change(self) -> None:
+        self._source.change(self._night + 1)
+        time.sleep(SETTLE_S)
+
+    def _mirror(self) -> Path:
+        return self._mirrorback.place / "current"
+
+    def _copy_links(self, tree: Path) -> Command:
+        return Command(["cp", "-al", str(tree), str(self._links)])
+
+    def _make_twin(self, tree: Path) -> None:
+        """A tree of links equal to `tree`: what only that one holds is copied, to be freed too."""
+        read(self._copy_links(tree))
+        for folder, _, names in os.walk(self._links):
+            for name in names:
+                path = os.path.join(folder, name)
+                if os.lstat(path).st_nlink == 2:
+                    copy = shutil.copy2(path, f"{path}.copy", follow_symlinks=False)
+                    os.replace(copy, path)

@@ -1,0 +1,165 @@
+"""Measures mirrorback against its peers and prints a table: python benchmarks/run.py --help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from drive import drive, size
+from measure import Failed, sync
+from nights import Bench
+from peers import Mirrorback, Tool, all_peers, remove
+from report import Report
+from source import Source
+
+BACKUPS = ("first", "unchanged", "one-percent")  # in the order in which they are run
+BIG = (*BACKUPS, "restore", "delete")
+NIGHTS = ("unchanged", "one-percent", "first", "restore", "delete", "history", "memory")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time mirrorback against other backup tools.")
+    add = parser.add_argument
+    add("--files", type=_positive, default=200_000, help="files in the source (%(default)s)")
+    add("--folders", type=_positive, default=10_000, help="folders in it (%(default)s)")
+    add("--rounds", type=_positive, default=3, help="rounds of each night (%(default)s)")
+    add("--work", type=Path, metavar="DIR", help="where to work: $TMPDIR or /var/tmp")
+    add("--drive", choices=("auto", "none"), default="auto", help="an image of its own, if root")
+    add("--drive-size", type=size, default="20G", metavar="SIZE", help="its size (20G)")
+    add("--only", choices=NIGHTS, action="append", default=[], help="this night; repeatable")
+    add("--mirrorback", metavar="PATH", help="the program: beside this Python, or in $PATH")
+    add("--rsync", metavar="PATH", action="append", default=[], help="one more; repeatable")
+    add("--json", type=Path, metavar="FILE", help="write all figures there as well")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _program(given: str | None) -> str:
+    """The mirrorback to measure."""
+    if given is None:
+        beside = Path(sys.executable).parent / "mirrorback"
+        given = str(beside) if beside.exists() else "mirrorback"
+    found = shutil.which(given)
+    if found is None:
+        raise SystemExit(f"no mirrorback at {given}: give --mirrorback PATH")
+    return os.path.abspath(found)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    """Let nothing stop the clearing up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _workplace(given: Path | None) -> Path:
+    """A new folder to work in, below the one given."""
+    parent = given or Path(os.environ.get("TMPDIR") or "/var/tmp")
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="mirrorback-benchmark-", dir=parent.resolve()))
+
+
+def measure(
+    options: argparse.Namespace, chosen: Sequence[str], stack: ExitStack
+) -> tuple[Report, bool]:
+    """Make the source and the drive, and run the nights; whether any failed."""
+    work = _workplace(options.work)
+    stack.callback(remove, work)
+    place = stack.enter_context(drive(work, options.drive, options.drive_size))
+    stack.callback(_ignore_signals)
+    source = Source(work / "source", options.files, options.folders)
+    mirrorback = Mirrorback(
+        source.root, place / "repository", work / "cache", _program(options.mirrorback)
+    )
+    alone = not set(chosen) - {"memory", "history"}
+    peers: list[Tool] = []
+    if not alone:
+        peers = all_peers(source.root, place, work / "cache", options.rsync)
+    bench = Bench(source, mirrorback, peers, place, options.rounds)
+    nights = set(chosen) | (set(BIG) if alone and "memory" in chosen else set())
+    if nights & set(BIG):
+        _say(f"making {options.files:,} files in {options.folders:,} folders")
+        total = source.make()
+        sync([work])
+        _say(f"{total / 1e6:,.0f} MB")
+    failed = _run(bench, nights)
+    return Report(bench, peers, chosen, options.files), failed
+
+
+def _run(bench: Bench, nights: set[str]) -> bool:
+    """Run the nights, the first backup first, for the others need it; whether any failed."""
+    steps: dict[str, Callable[[], None]] = {
+        "first": bench.first,
+        "unchanged": bench.unchanged,
+        "one-percent": bench.one_percent,
+        "restore": bench.restore,
+        "delete": bench.delete,
+        "history": bench.history,
+    }
+    if nights & set(BIG) and "first" not in nights:
+        bench.base(nights & set(BIG))
+    failed = False
+    for night, step in steps.items():
+        if night in nights:
+            try:
+                step()
+            except Failed as error:
+                _say(str(error))
+                failed = True
+    return failed
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _write(file: Path, options: argparse.Namespace, report: Report) -> None:
+    settings = {name: str(value) for name, value in vars(options).items()}
+    runs = [dataclasses.asdict(run) for run in report.runs]
+    shape = {"settings": settings, **report.shape(), "runs": runs}
+    file.write_text(json.dumps(shape, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    """All of it; 1 if a run of mirrorback failed, 130 if interrupted."""
+    options = arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
+    chosen = [night for night in NIGHTS if not options.only or night in options.only]
+    try:
+        with ExitStack() as stack:
+            report, failed = measure(options, chosen, stack)
+            if report.runs:
+                print(report.text(), flush=True)
+            if options.json:
+                _write(options.json, options, report)
+    except Failed as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
