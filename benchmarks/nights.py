@@ -97,12 +97,12 @@ class Bench:
                 remove(target)
 
     def delete(self) -> None:
-        """A dated snapshot, against an equal tree of hard links."""
+        """The oldest snapshot, against an equal tree of hard links."""
         place = self._mirrorback.place
         for number in range(self._rounds):
             self._change()
             run(self._mirrorback.backup(self._night))
-            name = self._mirrorback.snapshots(place)[-1]
+            name = self._mirrorback.snapshots(place)[0]
             if self._peers:
                 self._make_twin(place / name)
             command = self._mirrorback.command("delete", str(place), name, "-q")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 MAKE = {
-    "ext4": ["mkfs.ext4", "-q", "-F", "-O", "ea_inode"],
+    "ext4": ["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "ea_inode"],
     "xfs": ["mkfs.xfs", "-q", "-f"],
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
     "ntfs": ["mkfs.ntfs", "-q", "-F", "-f"],

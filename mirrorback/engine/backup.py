@@ -218,6 +218,7 @@ class _Run:
             self._summary.snapshot = mirror.name
             self._summary.unchanged = True
             self._summary.files_unmodified = counts.files
+            publish.empty_trash(self._repo, salvage=True)
             return
         self._require_room(catalog, counts, cost)
         if self._events.wants_changes:

@@ -23,6 +23,7 @@ FOLDER_NAME = re.compile(r"[0-9]{4,5}-[0-9]{2}-[0-9]{2}-[0-9]{6}(-[0-9]{1,6})?",
 WAIT_S = 60.0  # for another process that holds the file
 PUBLISHED, PENDING, DELETING = 0, 1, 2  # states of a snapshot
 
+READ_ONLY = "SQLITE_READONLY"
 ROOT_DIR = 1  # the source itself in `directory`
 ABOVE_ROOT = 0  # where the entry of the source itself stands
 
@@ -86,16 +87,13 @@ class Catalog:
                 " folders, and `mirrorback rebuild` makes a new catalog from them"
             ) from None
         with translated():
-            db = _connect(path, "rw" if write else "ro")
             try:
-                version = _version(db)
+                db, version = _connected(path, "rw" if write else "ro")
             except sqlite3.OperationalError as error:
                 # A run was killed in a commit: only a writer may roll it back.
-                if write or getattr(error, "sqlite_errorname", "") != "SQLITE_READONLY_ROLLBACK":
+                if write or not getattr(error, "sqlite_errorname", "").startswith(READ_ONLY):
                     raise
-                db.close()
-                db = _connect(path, "rw")
-                version = _version(db)
+                db, version = _connected(path, "rw")
         if version > schema.FORMAT:
             raise DriveError(
                 f"the catalog has format {version}; this mirrorback knows up to {schema.FORMAT}:"
@@ -220,16 +218,29 @@ def _version(db: sqlite3.Connection) -> int:
     return version
 
 
+def _connected(path: bytes, mode: str) -> tuple[sqlite3.Connection, int]:
+    db = _connect(path, mode)
+    try:
+        return db, _version(db)
+    except BaseException:
+        db.close()
+        raise
+
+
 def _connect(path: bytes, mode: str) -> sqlite3.Connection:
     uri = "file:" + urllib.parse.quote(path) + "?mode=" + mode
     db = sqlite3.connect(
         uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False
     )
-    # DELETE with EXTRA syncs the folder too: FULL alone lost commits in power cuts.
-    db.execute("PRAGMA journal_mode = DELETE")
-    db.execute("PRAGMA synchronous = EXTRA")
-    db.execute("PRAGMA cache_size = -16000")
-    db.execute("PRAGMA trusted_schema = OFF")
-    db.execute("PRAGMA mmap_size = 0")
-    db.create_function("row_check", -1, encoding.row_check, deterministic=True)
+    try:
+        # DELETE with EXTRA syncs the folder too: FULL alone lost commits in power cuts.
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA synchronous = EXTRA")
+        db.execute("PRAGMA cache_size = -16000")
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA mmap_size = 0")
+        db.create_function("row_check", -1, encoding.row_check, deterministic=True)
+    except BaseException:
+        db.close()
+        raise
     return db

@@ -1,0 +1,301 @@
+"""Cuts a use case at its calls, one after another, and looks at what is left.
+
+Run as a program with `cut.so` preloaded:
+
+    points.py SCENARIO FOLDER FROM STEP [ERROR [ON]]
+
+Without ERROR the process is killed before its n-th call, for n = FROM, FROM + STEP,
+and so on to the last; with one that call fails with it, and all after it with ON.
+Prints the number of points that were tried.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from runs import Nights
+from trees import Tree, describe, differences, require_same
+
+from mirrorback.errors import MirrorbackError
+
+ALLOWED_CODES = {1, 12}
+KEPT_INSIDE = {"repository.toml", "catalog.db", "mirror.toml", "trash", "reserve", "lock", "log",
+               "redo", "signatures"}  # fmt: skip
+LIBRARY = ctypes.CDLL(None)
+
+
+class Scenario:
+    """A repository in some state, and a use case that is to be cut."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.nights = Nights(top / "source", top / "drive")
+        self.then: dict[str, Tree] = {}  # the source, by snapshot
+
+    def prepare(self) -> None:
+        """Make the state, once."""
+
+    def begin(self) -> None:
+        """What is to be done each time, in the copy of that state."""
+
+    def run(self) -> None:
+        """The use case; raises what it raises."""
+        self.nights.backup()
+
+    def night(self) -> None:
+        """One whole backup, remembered."""
+        name = self.nights.backup().summary.snapshot
+        assert name is not None
+        self.then[name] = describe(self.nights.source)
+
+    def after(self) -> None:
+        """Look at what a cut has left; bring it in order; look again."""
+        wanted = describe(self.nights.source)
+        self._require_published(wanted)
+        self.nights.now += timedelta(hours=1)
+        self.nights.backup()
+        self._require_all(wanted)
+
+    def _require_published(self, wanted: Tree) -> None:
+        """Whatever has its name is exact at any moment."""
+        for folder in self.nights.folders() if self.nights.repository.exists() else []:
+            require_same(self.then[folder.name], describe(folder))
+        if self.nights.current.exists():
+            found = describe(self.nights.current)
+            older = self.then[max(self.then)] if self.then else None
+            assert not differences(wanted, found) or (older and not differences(older, found))
+
+    def _require_all(self, wanted: Tree) -> None:
+        require_same(wanted, describe(self.nights.current))
+        with self.nights.history() as history:
+            names = [snapshot.name for snapshot in history.snapshots()]
+        assert set(self.then) - {names[-1]} <= {f.name for f in self.nights.folders()}
+        for folder in self.nights.folders():
+            require_same(self.then.get(folder.name, wanted), describe(folder))
+        assert self.nights.problems() == []
+        self._require_tidy()
+
+    def _require_tidy(self) -> None:
+        inner = self.nights.repository / ".mirrorback"
+        left = {path.name for path in inner.iterdir()} - KEPT_INSIDE
+        assert not left, left
+        assert list((inner / "trash").iterdir()) == []
+        top = {path.name for path in self.nights.repository.iterdir()}
+        folders = {folder.name for folder in self.nights.folders()}
+        assert top == folders | {"current", "README.txt", ".mirrorback"}, top
+
+
+class First(Scenario):
+    """The first backup, into nothing."""
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+
+
+class Night(Scenario):
+    """A night with some of every change."""
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+        self.night()
+        (self.nights.source / "small").write_text("other")
+        self.night()
+        change(self.nights.source)
+
+
+class Recovery(Night):
+    """The run after a night that was cut, itself cut."""
+
+    at = 0
+
+    def begin(self) -> None:
+        code, _calls = in_child(self.nights.backup, self.at, 0, 0)
+        assert code == 128 + 9, "the night was not cut"
+
+
+class Delete(Scenario):
+    """Deleting a snapshot in the middle."""
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+        self.night()
+        change(self.nights.source)
+        self.night()
+        (self.nights.source / "small").write_text("third")
+        self.night()
+        self.victim = sorted(self.then)[1]
+
+    def run(self) -> None:
+        self.nights.delete(self.victim)
+
+    def after(self) -> None:
+        wanted = self.then.pop(self.victim)
+        for folder in self.nights.folders():
+            if folder.name != self.victim:
+                require_same(self.then[folder.name], describe(folder))
+        with self.nights.history() as history:
+            names = [snapshot.name for snapshot in history.snapshots()]
+        if self.victim in names:
+            require_same(wanted, describe(self.nights.repository / self.victim))
+            self.nights.delete(self.victim)
+        (self.nights.source / "small").write_text("fourth")
+        self.nights.now += timedelta(hours=1)
+        self.nights.backup()  # which ends what was begun
+        assert not (self.nights.repository / self.victim).exists()
+        self._require_all(describe(self.nights.source))
+
+
+class Restore(Scenario):
+    """A restore over files that someone has changed."""
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+        self.night()
+        target = self.top / "target"
+        target.mkdir()
+        (target / "small").write_text("precious")
+        (target / "mine").write_text("mine")
+
+    def run(self) -> None:
+        self.nights.restore(self.top / "target")
+
+    def after(self) -> None:
+        target = self.top / "target"
+        assert (target / "mine").read_text() == "mine"
+        found = [path.read_text() for path in target.glob("small*")]
+        assert "precious" in found
+        for path in target.rglob("*"):
+            if path.is_file() and path.name == "large":
+                assert path.read_bytes() == (self.nights.source / "large").read_bytes()
+        self.run()
+        wanted = describe(self.nights.source)
+        left = {p: n for p, n in describe(target).items() if p in wanted and p}
+        assert set(left) == set(wanted) - {b""}
+        for path, node in left.items():
+            assert node == wanted[path], path
+
+
+def fill(top: Path) -> None:
+    """A small tree with some of everything."""
+    (top / "d" / "deep").mkdir(parents=True)
+    (top / "small").write_text("one")
+    (top / "large").write_bytes(bytes(range(256)) * 8192)
+    (top / "d" / "f").write_text("two")
+    (top / "d" / "deep" / "g").write_text("three")
+    os.link(top / "d" / "f", top / "linked")
+    (top / "s").symlink_to("small")
+    os.mkfifo(top / "p")
+    os.setxattr(top / "small", "user.one", b"1")
+    os.chown(top / "d" / "f", 12, 34)
+    os.utime(top / "d", ns=(5, 1_500_000_000_000_000_001))
+    os.utime(top, ns=(5, 1_500_000_000_000_000_002))
+    time.sleep(0.03)
+
+
+def change(top: Path) -> None:
+    """Some of every change."""
+    (top / "small").write_text("something else")
+    (top / "d" / "deep").rename(top / "moved")
+    (top / "moved" / "g").rename(top / "moved" / "h")
+    (top / "d" / "f").chmod(0o600)
+    (top / "s").unlink()
+    (top / "new").mkdir()
+    (top / "new" / "n").write_bytes(b"new" * 1000)
+    time.sleep(0.03)
+
+
+def in_child(act: Callable[[], object], at: int, error: int, on: int) -> tuple[int, int]:
+    """Run in a process of its own, cut at a call.  Returns the exit code, 128 and the
+    signal's number where it was killed, and how many calls there were (if it lived)."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            LIBRARY.cut_arm(ctypes.c_long(at), ctypes.c_long(error), ctypes.c_long(on))
+            try:
+                act()
+                code = 0
+            except MirrorbackError as problem:
+                code = problem.exit_code
+            os.write(writing, b"%d" % LIBRARY.cut_calls())
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    _pid, status = os.waitpid(child, 0)
+    told = os.read(reading, 20)
+    os.close(reading)
+    code = os.waitstatus_to_exitcode(status)
+    return (128 - code if code < 0 else code), int(told or 0)
+
+
+def restored(template: Path, top: Path) -> None:
+    """The state that a scenario has made, once more."""
+    if top.exists():
+        shutil.rmtree(top)
+    subprocess.run(["cp", "-a", template, top], check=True)
+
+
+def points(kind: type[Scenario], folder: Path, first: int, step: int, error: int, on: int) -> int:
+    """Try every point; how many there were."""
+    top = folder / "run"
+    shutil.rmtree(top, ignore_errors=True)
+    made = kind(top)
+    made.nights.source.mkdir(parents=True)
+    made.prepare()
+    template = folder / "template"
+    shutil.rmtree(template, ignore_errors=True)
+    subprocess.run(["cp", "-a", top, template], check=True)
+    tried = 0
+    at = first
+    while True:
+        restored(template, top)
+        scenario = kind(top)
+        scenario.then = dict(made.then)
+        scenario.nights.now = made.nights.now
+        scenario.__dict__.update({k: v for k, v in made.__dict__.items() if k == "victim"})
+        scenario.begin()
+        code, calls = in_child(scenario.run, at, error, on)
+        if error:
+            assert code == 0 or code in ALLOWED_CODES, (at, code)
+        else:
+            assert code in (0, 128 + 9), (at, code)
+        try:
+            if code == 0 and isinstance(scenario, First | Night):
+                scenario.nights.now += timedelta(days=1)
+                require_same(describe(scenario.nights.source), describe(scenario.nights.current))
+            scenario.after()
+        except BaseException:
+            print(f"at call {at} of {kind.__name__}, which ended with {code}", file=sys.stderr)
+            raise
+        tried += 1
+        if code == 0 and calls and calls < at:
+            return tried
+        at += step
+
+
+def main() -> None:
+    name, folder, *numbers = sys.argv[1:]
+    first, step, error, on = [*map(int, numbers), 0, 0][:4]
+    kind = {k.__name__: k for k in (First, Night, Recovery, Delete, Restore)}[name.split("@")[0]]
+    if "@" in name:
+        Recovery.at = int(name.split("@")[1])
+    print(points(kind, Path(folder), first, step, error, on))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Killed or failed at any call: history stays, and the next run needs no help.
+
+By default a sample of the points is tried; MIRRORBACK_CUT_STEP=1 tries them all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+STEP = int(os.environ.get("MIRRORBACK_CUT_STEP", "7"))
+LONGEST_S = 3000
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that cuts."""
+    if os.geteuid() != 0:
+        pytest.skip("owners and the reserve are compared as root")
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler, "a C compiler is needed; .ci/run lists what the tests need"
+    made = tmp_path_factory.mktemp("cut") / "cut.so"
+    source = HERE / "cut.c"
+    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror"]
+    subprocess.run([compiler, *flags, "-o", made, source, "-ldl"], check=True)
+    return made
+
+
+def points(library: Path, folder: Path, scenario: str, *numbers: int) -> int:
+    done = subprocess.run(
+        [sys.executable, HERE / "points.py", scenario, folder, *map(str, numbers)],
+        env=os.environ | {"LD_PRELOAD": str(library), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("scenario", ["First", "Night", "Delete", "Restore"])
+def test_killed_before_a_call(library: Path, tmp_path: Path, scenario: str) -> None:
+    assert points(library, tmp_path, scenario, 1, STEP) > 40 // STEP
+
+
+@pytest.mark.parametrize("at", [60, 100, 130, 160])
+def test_the_recovery_killed_too(library: Path, tmp_path: Path, at: int) -> None:
+    assert points(library, tmp_path, f"Recovery@{at}", 1, 3 * STEP) > 10 // STEP
+
+
+@pytest.mark.parametrize("scenario", ["First", "Night", "Delete", "Restore"])
+@pytest.mark.parametrize(
+    ("error", "on"),
+    [(errno.ENOSPC, 0), (errno.ENOSPC, 1), (errno.EIO, 0), (errno.EIO, 1), (errno.EROFS, 1)],
+)
+def test_failing_at_a_call(
+    library: Path, tmp_path: Path, scenario: str, error: int, on: int
+) -> None:
+    assert points(library, tmp_path, scenario, 1 + error % STEP, 4 * STEP, error, on) > 1
