@@ -87,7 +87,7 @@ class History:
         snapshots = self.snapshots()
         if not snapshots:
             raise NotInHistory("there is no snapshot yet: make a backup first")
-        return when.resolve(text or "latest", snapshots, self._now)
+        return when.resolve("latest" if text is None else text, snapshots, self._now)
 
     def find_path(self, typed: bytes, at: str | None) -> tuple[bytes, Snapshot]:
         """The path in history that a PATH means, and the snapshot, which a path in
@@ -164,20 +164,29 @@ class History:
     def walk(
         self, path: bytes, row: PastRow, snapshot: Snapshot, *, deep: bool = True
     ) -> Iterator[tuple[bytes, PastRow]]:
-        """Everything below a directory of a snapshot, parents first, in order of names."""
-        stack = [(path, past.child(self.catalog, row.dir, row.name))]
-        while stack:
-            here, directory = stack.pop()
-            if directory is None:
+        """Everything below a directory of a snapshot, in order of names, what a folder
+        holds right after it."""
+        number = past.child(self.catalog, row.dir, row.name)
+        levels = [self._children(path, number, snapshot)]
+        while levels:
+            found = next(levels[-1], None)
+            if found is None:
+                levels.pop()
                 continue
-            folders = []
-            for child in past.entries(self.catalog, directory, snapshot.id):
-                self.require_name(child.name)
-                below = tree.join(here, child.name)
-                yield below, child
-                if deep and child.metadata.kind is Kind.DIRECTORY:
-                    folders.append((below, past.child(self.catalog, directory, child.name)))
-            stack.extend(reversed(folders))
+            below, child = found
+            yield below, child
+            if deep and child.metadata.kind is Kind.DIRECTORY:
+                number = past.child(self.catalog, child.dir, child.name)
+                levels.append(self._children(below, number, snapshot))
+
+    def _children(
+        self, path: bytes, directory: int | None, snapshot: Snapshot
+    ) -> Iterator[tuple[bytes, PastRow]]:
+        if directory is None:
+            return
+        for child in past.entries(self.catalog, directory, snapshot.id):
+            self.require_name(child.name)
+            yield tree.join(path, child.name), child
 
     # --- versions ----------------------------------------------------------------------
 
