@@ -101,7 +101,7 @@ def _group(pid: int) -> int:
 def _memory(pid: int) -> int:
     """Bytes held by a process: its share of shared pages where that is told, else its RSS."""
     try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             for line in file:
                 if line.startswith(b"Pss:"):
                     return int(line.split()[1]) * 1024
@@ -110,7 +110,7 @@ def _memory(pid: int) -> int:
     except OSError:
         pass
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * _PAGE
     except OSError:
         return 0

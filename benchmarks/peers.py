@@ -76,7 +76,7 @@ class Mirrorback(Tool):
 
     def interpreter(self) -> str:
         """The Python that it runs on, from its first line."""
-        with open(self.program, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        with open(self.program, encoding="utf-8", errors="replace") as file:
             line = file.readline()
         found = line.removeprefix("#!").split() if line.startswith("#!/") else []
         return found[0] if len(found) == 1 and "python" in found[0] else sys.executable

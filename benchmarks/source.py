@@ -63,6 +63,6 @@ class Source:
 def _write(path: str, rng: random.Random) -> int:
     """Write a file of a random size and content; returns the size."""
     size = min(LARGEST, int(rng.lognormvariate(math.log(MEDIAN), SIGMA)))
-    with open(path, "wb") as file:  # noqa: PTH123
+    with open(path, "wb") as file:
         file.write(rng.randbytes(size))
     return size

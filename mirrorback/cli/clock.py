@@ -43,7 +43,7 @@ def _utc() -> ZoneInfo:
 
 def _of_file(path: str) -> ZoneInfo | None:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             return ZoneInfo.from_file(file, key="localtime")
     except (OSError, ValueError, struct.error):
         return None

@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from mirrorback.engine import create, resolve
 from mirrorback.engine.build import HELPERS_FROM, Build, Crew, Tally
 from mirrorback.engine.events import Events, Phase
-from mirrorback.engine.source import Source
+from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
-from mirrorback.errors import NoSpace, Refused, SourceError, UsageError
+from mirrorback.errors import NoSpace, Refused, UsageError
 from mirrorback.model import Change, ChangeKind, Kind, Snapshot, Summary
 from mirrorback.plan import guards, naming
 from mirrorback.plan.selection import Selection, read_patterns
@@ -76,7 +76,7 @@ def backup(
     began = time.monotonic()
     system.raise_descriptor_limit()
     selection = _selection(options)
-    _require_source(source)
+    require_source(source)
     with drive_errors(), _opened(source, repository, options, now) as repo:
         run = _Run(source, repo, selection, options, now, events)
         result = run.dry() if options.dry_run else run.locked()
@@ -88,7 +88,7 @@ def _selection(options: BackupOptions) -> Selection:
     patterns = list(options.exclude)
     for name in options.exclude_from:
         try:
-            with open(name, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+            with open(name, encoding="utf-8", errors="surrogateescape") as file:
                 patterns += read_patterns(file.read())
         except OSError as error:
             raise UsageError(f"--exclude-from {name} cannot be read: {error.strerror}") from error
@@ -98,14 +98,6 @@ def _selection(options: BackupOptions) -> Selection:
         tuple(os.fsencode(name) for name in options.exclude_if_present),
         options.exclude_caches,
     )
-
-
-def _require_source(source: str) -> None:
-    """Before anything is made on the drive for its sake."""
-    if not os.path.isdir(source):
-        what = "is not a folder" if os.path.lexists(source) else "is not there"
-        shown = settings.escape(os.fsencode(source))
-        raise SourceError(f"the source {shown} {what}: give the folder to back up")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import os
 from datetime import datetime
 
 from mirrorback.engine import doctor
+from mirrorback.engine.source import require_source
 from mirrorback.errors import DriveError, Refused
 from mirrorback.model import Finding
 from mirrorback.store import probe, settings
@@ -35,8 +36,9 @@ def create(
     """Make a repository for `source` and tell what the drive can hold.
 
     Raises Refused where the folder is in use or the drive cannot hold a
-    repository, DriveError.  Nothing is left behind then.
+    repository, SourceError, DriveError.  Nothing is left behind then.
     """
+    require_source(source)
     path = os.path.abspath(os.fsencode(repository))
     with drive_errors(), _folder(path):
         drive = probe.probe(path)

@@ -124,6 +124,7 @@ class _Run:
         self._not_kept = node.NotKept()
         self._dresser = node.Dresser(owner=options.owner)
         self._lock = threading.Lock()
+        self._there = True  # the target is; a dry run may do without
         self._damage: list[bytes] = []
         self._shared = past.shared_in(history.catalog, snapshot.id)
         self._first: dict[int, bytes] = {}  # shared objects: where the first name stands
@@ -181,6 +182,7 @@ class _Run:
     def _run(
         self, rows: list[tuple[bytes, PastRow]], origin: int, top: int | None, made: bool
     ) -> None:
+        self._there = top is not None
         stamp = self._history.stamp() if self._options.keep else None
         targets: list[Target] = []
 
@@ -204,11 +206,11 @@ class _Run:
         parent, _name = tree.parent_of(path)
         if not path:
             number = past.child(self._history.catalog, row.dir, row.name)
-            return _Folder(path, number, row.metadata if made else None, True)
+            return _Folder(path, number, row.metadata if made else None, self._there)
         try:
             if not self._options.dry_run:
                 self._make_parents(bench, parent)
-            return self._child(bench, parent, self._into(bench, parent, True), row)
+            return self._child(bench, parent, self._into(bench, parent, self._there), row)
         except Trouble as trouble:
             self._error(trouble.reason, path)
             return None
@@ -462,7 +464,7 @@ class _Run:
     def _link(self, bench: _Bench, path: bytes, row: PastRow) -> None:
         """Another name of something that is restored by now."""
         parent, name = tree.parent_of(path)
-        into = self._into(bench, parent, True)
+        into = self._into(bench, parent, self._there)
         st = None if into is None else bench.target.look(into, name)
         first = self._first.get(row.object)
         if first is None or self._options.dry_run or into is None:

@@ -7,10 +7,19 @@ import stat
 
 from mirrorback.errors import Refused, SourceError
 from mirrorback.plan.selection import Selection, is_cache_tag
-from mirrorback.store import system, tree
+from mirrorback.store import settings, system, tree
 from mirrorback.store.repository import Repository
 
 CACHE_TAG = b"CACHEDIR.TAG"
+
+
+def require_source(source: str) -> None:
+    """Raise SourceError where there is no such folder: before anything is made on the
+    drive for its sake."""
+    if not os.path.isdir(source):
+        what = "is not a folder" if os.path.lexists(source) else "is not there"
+        shown = settings.escape(os.fsencode(source))
+        raise SourceError(f"the source {shown} {what}: give the folder to back up")
 
 
 class Source:

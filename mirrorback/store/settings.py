@@ -8,8 +8,8 @@ out.
 from __future__ import annotations
 
 import json
-import re
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from typing import Any

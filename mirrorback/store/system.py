@@ -107,7 +107,7 @@ class Mount:
 
 def _mounts() -> list[Mount]:
     try:
-        with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
+        with open("/proc/self/mountinfo", "rb") as file:
             lines = file.read().splitlines()
     except OSError:
         return []
@@ -338,7 +338,7 @@ def is_rotational(path: bytes) -> bool:
         return False
     for where in (base, f"{base}/.."):  # a partition's queue is its disk's
         try:
-            with open(f"{where}/queue/rotational") as file:  # noqa: PTH123
+            with open(f"{where}/queue/rotational") as file:
                 return file.read().strip() == "1"
         except OSError:
             continue

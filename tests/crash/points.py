@@ -179,7 +179,12 @@ class Restore(Scenario):
                 assert path.read_bytes() == (self.nights.source / "large").read_bytes()
         self.run()
         wanted = describe(self.nights.source)
-        left = {p: n for p, n in describe(target).items() if p in wanted and p}
+        # An unfinished link may lie about; no name of the person's is one.
+        left = {
+            p: n._replace(together=tuple(t for t in n.together if not t.endswith(b".tmp")))
+            for p, n in describe(target).items()
+            if p in wanted and p
+        }
         assert set(left) == set(wanted) - {b""}
         for path, node in left.items():
             assert node == wanted[path], path

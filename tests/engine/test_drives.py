@@ -45,9 +45,7 @@ def coarse(tree: Tree) -> Tree:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_three_nights_and_a_restore(
-    kind: str, mount: Mount, source: Path, tmp_path: Path
-) -> None:
+def test_three_nights_and_a_restore(kind: str, mount: Mount, source: Path, tmp_path: Path) -> None:
     nights = Nights(source, mount(kind) / "drive")
     view = coarse if kind == "ntfs" else (lambda tree: tree)
     furnish(source)

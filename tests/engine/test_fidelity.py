@@ -100,7 +100,14 @@ def test_hard_links_of_every_kind(fine: Nights) -> None:
 
 def test_times(fine: Nights) -> None:
     for number, ns in enumerate(
-        [0, 1, -1, -2_000_000_000_123_456_789, 4_000_000_000_999_999_999, 10_000_000_000_000_000_001]
+        [
+            0,
+            1,
+            -1,
+            -2_000_000_000_123_456_789,
+            4_000_000_000_999_999_999,
+            10_000_000_000_000_000_001,
+        ]
     ):
         path = fine.source / str(number)
         path.write_text("x")

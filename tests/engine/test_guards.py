@@ -55,9 +55,7 @@ def test_an_empty_source_is_refused_when_the_mirror_is_not(nights: Nights) -> No
     (nights.source / "f").write_text("x")
     nights.backup()
     (nights.source / "f").unlink()
-    assert "--allow-empty-source" in complaint(
-        "backup", nights.source, nights.repository, code=5
-    )
+    assert "--allow-empty-source" in complaint("backup", nights.source, nights.repository, code=5)
     assert (nights.current / "f").exists()
     run("backup", "--allow-empty-source", nights.source, nights.repository)
     assert not (nights.current / "f").exists()
@@ -181,9 +179,7 @@ def test_a_drive_without_hard_links_is_refused(
     assert not repository.exists()
 
 
-def test_a_mount_in_the_source_is_entered_unless_told_otherwise(
-    nights: Nights, ext4: Path
-) -> None:
+def test_a_mount_in_the_source_is_entered_unless_told_otherwise(nights: Nights, ext4: Path) -> None:
     inside = nights.source / "bound"
     inside.mkdir()
     (ext4 / "x").write_text("x")

@@ -63,7 +63,7 @@ def test_a_path_that_leads_out_is_a_usage_error(path: bytes) -> None:
 def test_a_path_with_a_nul_is_a_usage_error(path: bytes) -> None:
     with pytest.raises(UsageError, match="NUL"):
         normalise(path)
-    with pytest.raises(UsageError, match="NUL|neither"):
+    with pytest.raises(UsageError, match="NUL"):
         readings(path)
 
 

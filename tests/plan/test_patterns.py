@@ -235,11 +235,12 @@ def test_a_star_stands_for_any_part_of_a_name(name: bytes, cut: int) -> None:
     assert compile_glob(quoted(head) + "*" + quoted(tail), False)(name)
 
 
-@given(st.text(st.sampled_from("ab/*?[]!^-\\."), max_size=8), PATH)
+# Two hyphens in a row are left out: what a range between them means is not settled.
+@given(
+    st.text(st.sampled_from("ab/*?[]!^-\\."), max_size=8).filter(lambda text: "--" not in text),
+    PATH,
+)
 def test_any_pattern_compiles_or_is_a_usage_error(pattern: str, path: bytes) -> None:
-    # Ranges that begin or end with a hyphen are not for this test.
-    if "--" in pattern:
-        return
     try:
         matches = compile_glob(pattern, False)
     except UsageError:

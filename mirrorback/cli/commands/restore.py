@@ -18,7 +18,7 @@ from mirrorback.errors import UsageError
 if TYPE_CHECKING:
     from mirrorback.engine.restore import Overwrite, RestoreResult
 
-SOME_FAILED = 3
+SOME_FAILED = 1
 CHOICES = ("if-changed", "if-newer", "never", "always")
 
 

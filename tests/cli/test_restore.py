@@ -1,0 +1,171 @@
+"""Restoring, by its rules."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from program import complaint, run
+from runs import Nights
+from trees import describe, require_same
+
+
+@pytest.fixture
+def two(nights: Nights) -> Nights:
+    """Two nights of a small tree."""
+    source = nights.source
+    (source / "d" / "e").mkdir(parents=True)
+    (source / "f").write_text("old")
+    (source / "d" / "g").write_text("inside")
+    (source / "d" / "e" / "h").write_text("deep")
+    (source / "d").chmod(0o2770)
+    os.utime(source / "f", ns=(5, 1_500_000_000_000_000_000))
+    time.sleep(0.03)
+    nights.backup()
+    (source / "f").write_text("new")
+    os.utime(source / "f", ns=(5, 1_600_000_000_000_000_000))
+    nights.backup()
+    return nights
+
+
+FIRST = "2026-11-02-020000"
+
+
+def test_the_whole_tree(two: Nights, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    done = run("restore", two.repository, "--to", target)
+    require_same(describe(two.source), describe(target))
+    assert "restored" in done.out
+    again = run("restore", two.repository, "--to", target)
+    assert "0 restored" in again.out
+    require_same(describe(two.source), describe(target))
+
+
+def test_a_path_comes_back_below_the_target(two: Nights, tmp_path: Path) -> None:
+    run("restore", two.repository, "d/g", "f", "--at", FIRST, "--to", tmp_path / "out")
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*")}
+    assert found == {"d", "d/g", "f"}
+    assert (tmp_path / "out" / "f").read_text() == "old"
+
+
+def test_parents_that_exist_are_not_touched(two: Nights, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    (target / "d").mkdir(parents=True)
+    (target / "d").chmod(0o711)
+    os.utime(target / "d", ns=(5, 5))
+    (target / "d" / "mine").write_text("mine")
+    run("restore", two.repository, "d/g", "--to", target)
+    assert stat.S_IMODE((target / "d").stat().st_mode) == 0o711
+    assert (target / "d" / "mine").read_text() == "mine"
+
+
+def test_in_place_keeps_what_it_overwrites(two: Nights) -> None:
+    done = run("restore", two.repository, "f", "--at", FIRST, "--in-place")
+    assert (two.source / "f").read_text() == "old"
+    kept = [p for p in two.source.iterdir() if p.name.startswith("f.before-restore-")]
+    assert [p.read_text() for p in kept] == ["new"]
+    assert done.err == ""
+    run("restore", two.repository, "f", "--in-place", "--no-keep")
+    assert len(list(two.source.glob("f*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "restored"),
+    [("if-changed", True), ("if-newer", False), ("never", False), ("always", True)],
+)
+def test_what_may_be_overwritten(two: Nights, rule: str, restored: bool) -> None:
+    run("restore", two.repository, "f", "--at", FIRST, "--in-place", "--overwrite", rule)
+    assert ((two.source / "f").read_text() == "old") is restored
+
+
+def test_if_changed_looks_at_the_content(two: Nights) -> None:
+    """Size and time are as they were; the bytes are not."""
+    path = two.source / "f"
+    st = path.stat()
+    path.write_text("xxx")
+    os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+    run("restore", two.repository, "--in-place")
+    assert path.read_text() == "new"
+
+
+def test_if_changed_puts_metadata_back_without_a_copy(two: Nights) -> None:
+    path = two.source / "f"
+    path.chmod(0o600)
+    number = path.stat().st_ino
+    run("restore", two.repository, "--in-place")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert path.stat().st_ino == number
+
+
+def test_delete_removes_what_the_snapshot_does_not_have(two: Nights) -> None:
+    (two.source / "stray").write_text("x")
+    (two.source / "d" / "stray").mkdir()
+    run("restore", two.repository, "--in-place", "--delete", "--no-keep")
+    require_same(describe(two.current), describe(two.source))
+    (two.source / "stray").write_text("precious")
+    run("restore", two.repository, "--in-place", "--delete")
+    kept = list(two.source.glob("stray.before-restore-*"))
+    assert [p.read_text() for p in kept] == ["precious"]
+
+
+def test_a_dry_run_changes_nothing(two: Nights, tmp_path: Path) -> None:
+    (two.source / "stray").write_text("x")
+    before = describe(two.source)
+    done = run("restore", two.repository, "--at", FIRST, "--in-place", "--delete", "-n")
+    require_same(before, describe(two.source))
+    assert "f" in done.out and "stray" in done.out
+    run("restore", two.repository, "-n", "--to", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_where_to_is_asked_for(two: Nights, tmp_path: Path) -> None:
+    complaint("restore", two.repository, code=2)
+    complaint("restore", two.repository, "--to", tmp_path, "--in-place", code=2)
+    complaint("restore", two.repository, "--to", tmp_path, "--overwrite", "perhaps", code=2)
+    complaint("restore", two.repository, "never", "--to", tmp_path / "o", code=1)
+    assert not (tmp_path / "o").exists()
+
+
+def test_symlinks_planted_in_the_way_lead_nowhere(two: Nights, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "d").symlink_to(outside)
+    (target / "f").symlink_to(outside / "f")
+    run("restore", two.repository, "--to", target, code=0)
+    assert list(outside.iterdir()) == []
+    assert (target / "d" / "g").read_text() == "inside"
+    assert not (target / "f").is_symlink()
+    run("restore", two.repository, "d/e/h", "--to", tmp_path / "second")
+    (tmp_path / "second" / "d" / "e" / "h").unlink()
+    (tmp_path / "second" / "d" / "e").rmdir()
+    (tmp_path / "second" / "d" / "e").symlink_to(outside)
+    run("restore", two.repository, "d/e/h", "--to", tmp_path / "second", code=1)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_damaged_file_is_not_restored_and_told(two: Nights, tmp_path: Path) -> None:
+    with (two.current / "d" / "g").open("r+b") as file:
+        file.write(b"X")
+    done = run("restore", two.repository, "--to", tmp_path / "out", code=4)
+    assert "d/g" in done.err
+    assert (tmp_path / "out" / "f").read_text() == "new"
+    assert not (tmp_path / "out" / "d" / "g").exists()
+    run("cat", two.repository, "d/g", code=4)
+
+
+def test_json(two: Nights, tmp_path: Path) -> None:
+    done = run("restore", two.repository, "--to", tmp_path / "out", "--json")
+    assert (done.json["restored"], done.json["errors"]) == (3, 0)
+    assert done.json["snapshot"] == "2026-11-03-020000"
+
+
+def test_cp_alone_is_a_restore(two: Nights, tmp_path: Path) -> None:
+    """Nothing on the drive needs the program."""
+    subprocess.run(["cp", "-a", two.current, tmp_path / "out"], check=True)
+    require_same(describe(two.source), describe(tmp_path / "out"))
