@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from pyfakefs.fake_filesystem import FakeFilesystem
 
 TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
-# A newline in a name is not among them, since a pattern ends at one.
-NAME = st.binary(min_size=1, max_size=6).filter(
-    lambda name: not set(name) & set(b"/\0\n\r") and name not in (b".", b"..")
-)
+
+
+def writable(name: bytes) -> bool:
+    """Whether a line of a file of patterns can name it to the end: of white space only
+    the space survives there."""
+    spaces = [char for char in os.fsdecode(name) if char.isspace() and char != " "]
+    return not spaces and not set(name) & set(b"/\0") and name not in (b".", b"..")
+
+
+NAME = st.binary(min_size=1, max_size=6).filter(writable)
 PATH = st.lists(NAME, min_size=1, max_size=4).map(b"/".join)
 
 
@@ -162,7 +168,7 @@ def test_names_that_are_no_text_are_matched_all_the_same(
     assert excluded(patterns, path) is out
 
 
-@pytest.mark.parametrize("pattern", ["!", "a\\", "x/a\\", "[z-a]"])
+@pytest.mark.parametrize("pattern", ["!", "a\\", "x/a\\"])
 def test_a_pattern_that_does_not_parse_is_a_usage_error(pattern: str) -> None:
     with pytest.raises(UsageError, match="cannot be understood") as caught:
         Selection(["*.tmp", pattern, "a"])

@@ -1,0 +1,29 @@
+# What a person working on mirrorback does most.
+
+PYTHON ?= .venv/bin/python
+
+.PHONY: test check crash history bench format clean
+
+test:            ## all tests, as in README.md
+	$(PYTHON) -m pytest -n 2
+
+check:           ## what must hold besides the tests
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+crash:           ## cut and fail at every single call
+	MIRRORBACK_CUT_STEP=1 $(PYTHON) -m pytest -n 2 tests/crash
+
+history:         ## many more sequences of changes
+	MIRRORBACK_EXAMPLES=3000 $(PYTHON) -m pytest tests/engine/test_exact_history.py
+
+bench:           ## ratios against the peers; takes long
+	$(PYTHON) benchmarks/run.py
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
