@@ -13,7 +13,7 @@ def size(text: str | None) -> int | None:
     """`32M` in bytes; None where it was not given.  Raises UsageError."""
     if text is None:
         return None
-    from mirrorback.plan.sizes import parse_size
+    from mirrorback.engine.sizes import parse_size
 
     return parse_size(text)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from mirrorback.engine import create, resolve
+from mirrorback.engine import create, planned, resolve
 from mirrorback.engine.build import HELPERS_FROM, Build, Crew, Tally
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.source import Source, require_source
@@ -22,10 +22,11 @@ from mirrorback.plan import guards, naming
 from mirrorback.plan.selection import Selection, read_patterns
 from mirrorback.store import live, node, probe, publish, record, settings, system
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
+from mirrorback.store.difference import Action
 from mirrorback.store.lock import Lock
 from mirrorback.store.record import NewSnapshot
 from mirrorback.store.repository import SPOOL, Repository, drive_errors, make_reserve
-from mirrorback.store.spool import Action, Spool
+from mirrorback.store.spool import Spool
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_HELPERS = 4
@@ -157,7 +158,7 @@ class _Run:
                 with self._opened_source() as source:
                     counts, cost = self._look(source, catalog, spool)
                     changes = sorted(
-                        resolve.planned(catalog, spool), key=lambda change: change.path
+                        planned.changes(catalog, spool), key=lambda change: change.path
                     )
                     return self._would(catalog, spool, counts, cost, changes)
             finally:
@@ -204,7 +205,7 @@ class _Run:
         self._summary.dirs = counts.dirs
         self._summary.errors = counts.errors
         self._summary.files_stale = counts.stale
-        if mirror is not None and not self._options.always and resolve.nothing_new(spool):
+        if mirror is not None and not self._options.always and planned.nothing_new(spool):
             _spool_refreshes(spool)
             record.checked(catalog, spool, instant(self._now))
             self._summary.snapshot = mirror.name
@@ -214,7 +215,7 @@ class _Run:
             return
         self._require_room(catalog, counts, cost)
         if self._events.wants_changes:
-            for change in resolve.planned(catalog, spool):
+            for change in planned.changes(catalog, spool):
                 self._events.change(change)
         not_kept = node.NotKept()
         self._events.phase(Phase.BUILD, counts.files, cost.bytes)
@@ -334,14 +335,14 @@ class _Run:
         summary = self._summary
         snapshots = catalog.snapshots()
         summary.snapshot = snapshots[-1].name if snapshots else None
-        summary.unchanged = bool(snapshots) and resolve.nothing_new(spool)
+        summary.unchanged = bool(snapshots) and planned.nothing_new(spool)
         summary.dirs, summary.errors = counts.dirs, counts.errors
         summary.files_stale = counts.stale
         summary.bytes_copied = summary.bytes_written = cost.bytes
         kinds = {ChangeKind.ADDED: 0, ChangeKind.MODIFIED: 0, ChangeKind.RETYPED: 0}
         kinds |= {ChangeKind.METADATA: 0, ChangeKind.MOVED: 0}
         for difference in spool.changes(f"kind != {int(Kind.DIRECTORY)}"):
-            kind = resolve.verdict(difference)
+            kind = planned.verdict(difference)
             if kind is not None:
                 kinds[kind] += 1
         summary.files_new = kinds[ChangeKind.ADDED]

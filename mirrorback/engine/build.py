@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mirrorback.engine import resolve
+from mirrorback.engine import planned
 from mirrorback.engine.events import Events
 from mirrorback.engine.place import Bench, Placed, Placer
 from mirrorback.engine.source import Source
@@ -25,9 +25,10 @@ from mirrorback.model import ChangeKind, Kind, Metadata
 from mirrorback.store import live, node, reading, tree, xattrs
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
 from mirrorback.store.copier import Copied, Roots
+from mirrorback.store.difference import Action, Difference
 from mirrorback.store.helper import Helper
 from mirrorback.store.repository import CURRENT, INCOMING, TRASH, Repository
-from mirrorback.store.spool import Action, Difference, Spool
+from mirrorback.store.spool import Spool
 from mirrorback.store.workers import Abandoned, work_through
 
 HELPERS_FROM = 3000  # files to copy: below, starting processes costs more than it gains
@@ -375,7 +376,7 @@ class Build:
                 self.tally.stale += 1
             return
         with self._lock:
-            self.tally.verdicts[resolve.verdict(difference)] += 1
+            self.tally.verdicts[planned.verdict(difference)] += 1
         if placed is Placed.TORN:
             self._spool.add("fingerprint", folder.id, None)
             self._warn("changed each time it was read; kept as it was last read", path)

@@ -15,7 +15,8 @@ from mirrorback.plan import compare
 from mirrorback.store import content, live, node, reading, schema, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
 from mirrorback.store.copier import NEW_FILE, Copied, Copier, Copying, Roots
-from mirrorback.store.spool import Action, Difference, Spool
+from mirrorback.store.difference import Action, Difference
+from mirrorback.store.spool import Spool
 
 UNSETTLED_CTIME = -1  # recorded for a file that may change without its times showing it
 READ_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -23,8 +23,9 @@ from mirrorback.model import KIND_OF_FORMAT, Kind
 from mirrorback.plan import compare
 from mirrorback.store import live, reading, tree
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
+from mirrorback.store.difference import Action, Difference, Gone
 from mirrorback.store.live import LiveRow
-from mirrorback.store.spool import Action, Difference, Gone, Spool
+from mirrorback.store.spool import Spool
 
 DIRECTORY = stat.S_IFDIR
 FILE = stat.S_IFREG

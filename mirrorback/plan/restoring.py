@@ -57,7 +57,12 @@ def decide(
 def aside_name(name: bytes, stamp: str, number: int) -> bytes:
     """The name under which something is kept that a restore replaces."""
     suffix = (ASIDE + stamp + (f"-{number}" if number > 1 else "")).encode()
-    return name[: NAME_MAX - len(suffix)] + suffix
+    kept = name[: NAME_MAX - len(suffix)]
+    if len(kept) < len(name):
+        # Not in the middle of a character, which some drives refuse.
+        whole = kept.decode("utf-8", "ignore").encode()
+        kept = whole if kept.startswith(whole) and len(kept) - len(whole) < 4 else kept
+    return kept + suffix
 
 
 def is_aside(name: bytes) -> bool:

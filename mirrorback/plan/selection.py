@@ -5,23 +5,40 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from mirrorback.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+from mirrorback.plan import globs
 
 CACHE_TAG_NAME = b"CACHEDIR.TAG"
 # Bryan Ford, Cache Directory Tagging Specification.
 CACHE_TAG_HEAD = b"Signature: 8a477f597d28d172789f06886806bc55"
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One line of a gitignore(5) file."""
+
+    expression: re.Pattern[str]
+    negated: bool
+    folders_only: bool
+    anywhere: bool  # it means names, not paths
+
+    def matches(self, path: str, is_directory: bool) -> bool:
+        """Whether it means this very entry (not one above it)."""
+        if self.folders_only and not is_directory:
+            return False
+        subject = path.rpartition("/")[2] if self.anywhere else path
+        return self.expression.fullmatch(subject) is not None
+
+
 class Selection:
     """The rules by which entries are left out.
 
-    A directory that is left out is not descended into, so that what is below
-    it need not be asked for.
+    Of the patterns that mean an entry the last one counts.  A directory that is
+    left out is not descended into, so that what is below it is never asked for;
+    libraries that judge whole paths take an entry for meant when one above it
+    is, and leave out too much where a pattern brings something back.
     """
 
     def __init__(
@@ -36,21 +53,23 @@ class Selection:
         self.caches = caches
         self._larger_than = larger_than
         self._markers = frozenset(if_present) | ({CACHE_TAG_NAME} if caches else frozenset())
-        self._spec = _compile(exclude) if exclude else None
+        meant = [p for p in exclude if p.strip(" ") and not p.startswith("#")]
+        self._rules = [_rule(pattern) for pattern in reversed(meant)]
 
     @property
     def everything(self) -> bool:
         """Whether nothing is ever left out: the caller need not ask."""
-        return self._spec is None and self._larger_than is None and not self._markers
+        return not self._rules and self._larger_than is None and not self._markers
 
     def excludes(self, path: bytes, is_directory: bool, size: int, is_file: bool) -> bool:
         """Whether an entry is left out, by its path and size."""
         if is_file and self._larger_than is not None and size > self._larger_than:
             return True
-        if self._spec is None:
-            return False
         text = os.fsdecode(path)
-        return self._spec.match_file(text + "/" if is_directory else text)
+        for rule in self._rules:
+            if rule.matches(text, is_directory):
+                return not rule.negated
+        return False
 
     def marker_names(self) -> frozenset[bytes]:
         """Names whose presence in a folder may leave that folder out."""
@@ -68,12 +87,19 @@ def read_patterns(text: str) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _compile(patterns: Sequence[str]) -> GitIgnoreSpec:
-    from pathspec import GitIgnoreSpec
-
-    for pattern in patterns:
-        try:
-            GitIgnoreSpec.from_lines([pattern])
-        except (ValueError, re.error) as error:
-            raise UsageError(f"the pattern {pattern!r} cannot be understood: {error}") from error
-    return GitIgnoreSpec.from_lines(patterns)
+def _rule(pattern: str) -> _Rule:
+    """The rule of one line.  Raises UsageError."""
+    text = re.sub(r"(?<!\\) +\Z", "", pattern)
+    negated = text.startswith("!")
+    text = text[negated:]
+    folders_only = text.endswith("/")
+    text = text[:-1] if folders_only else text
+    if not text and not folders_only:
+        raise UsageError(f"the pattern {pattern!r} means nothing")
+    anchored = "/" in text
+    return _Rule(
+        expression=globs.compiled(text.removeprefix("/")),
+        negated=negated,
+        folders_only=folders_only,
+        anywhere=not anchored,
+    )

@@ -23,6 +23,7 @@ _FORMS = (
     " 6M 1y, or 3B for three backups"
 )
 SECOND = 1_000_000_000
+FAR = 1 << 80  # ns since 1970, or before: later and earlier than any snapshot
 
 
 def resolve(text: str, snapshots: Sequence[Snapshot], now: datetime) -> Snapshot:
@@ -60,7 +61,7 @@ def _end(text: str, back: re.Match[str] | None, now: datetime) -> int:
     """The instant (ns since 1970) before which the snapshot has to be taken."""
     try:
         if back is not None:
-            return _instant(_ago(int(back[1]), back[2], now)) + 1
+            return _before(int(back[1]), back[2], now)
         match = _DATE.fullmatch(text)
         if match is not None:
             day = date(int(match[1]), int(match[2]), int(match[3]))
@@ -73,6 +74,13 @@ def _end(text: str, back: re.Match[str] | None, now: datetime) -> int:
     raise UsageError(f"{text!r} is not a time: {_FORMS}")
 
 
+def _before(count: int, unit: str, now: datetime) -> int:
+    try:
+        return _instant(_ago(count, unit, now)) + 1
+    except (ValueError, OverflowError):
+        return -FAR  # before the calendar begins
+
+
 def _ago(count: int, unit: str, now: datetime) -> datetime:
     """That long before now; days and longer by the local calendar and clock."""
     if unit == "m":
@@ -80,7 +88,8 @@ def _ago(count: int, unit: str, now: datetime) -> datetime:
     if unit == "h":
         return now.astimezone(UTC) - timedelta(hours=count)
     if unit in "dw":
-        return now - timedelta(days=count * (7 if unit == "w" else 1))
+        days = count * (7 if unit == "w" else 1)
+        return (now - timedelta(days=days)).replace(fold=now.fold if days == 0 else 1)
     months = now.year * 12 + now.month - 1 - count * (12 if unit == "y" else 1)
     year, month = divmod(months, 12)
     if year < 1:
@@ -90,6 +99,8 @@ def _ago(count: int, unit: str, now: datetime) -> datetime:
 
 
 def _midnight_after(day: date, now: datetime) -> int:
+    if day == date.max:
+        return FAR
     after = day + timedelta(days=1)
     return _instant(datetime(after.year, after.month, after.day, tzinfo=now.tzinfo))
 
@@ -100,8 +111,9 @@ def _time_given(match: re.Match[str], now: datetime) -> int:
     year, month, day, hour, minute = (int(match[i]) for i in range(1, 6))
     second = int(match[6] or 0)
     zone = now.tzinfo if match[8] is None else _zone(match[8])
-    moment = datetime(year, month, day, hour, minute, second, tzinfo=zone, fold=1)
-    start = _instant(moment)
+    moment = datetime(year, month, day, hour, minute, second, tzinfo=zone)
+    # In an hour that the clocks leave out, the first reading is the later instant.
+    start = max(_instant(moment), _instant(moment.replace(fold=1)))
     if match[6] is None:
         return start + 60 * SECOND
     if match[7] is None:

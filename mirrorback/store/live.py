@@ -144,6 +144,13 @@ def places_of(catalog: Catalog, number: int) -> list[int]:
     return [row[0] for row in found]
 
 
+def any_linked(catalog: Catalog) -> bool:
+    """Whether the catalog knows any inode with more than one link."""
+    with catalog.lock:
+        row = catalog.db.execute("SELECT 1 FROM object WHERE nlink > 1 LIMIT 1").fetchone()
+    return row is not None
+
+
 def linked_object(catalog: Catalog, ino: int) -> list[int]:
     """Objects of the mirror that had this source inode and more than one link."""
     with catalog.lock:

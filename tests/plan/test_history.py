@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ OWNER = Owner(1000, 1000, "alice", "alice")
 
 
 def file(
-    path: bytes, lineage: int, text: bytes = b"text", links: tuple[int, ...] = (), **told: object
+    path: bytes, lineage: int, text: bytes = b"text", links: tuple[int, ...] = (), **told: Any
 ) -> State:
     """A file with some content; `links` are the lineages it is hard-linked to."""
     metadata = Metadata(Kind.FILE, 0o644, OWNER, mtime=5, size=len(text))
@@ -33,13 +34,13 @@ def file(
     )
 
 
-def other(kind: Kind, path: bytes, lineage: int, **told: object) -> State:
+def other(kind: Kind, path: bytes, lineage: int, **told: Any) -> State:
     """An entry without content."""
     metadata = replace(Metadata(kind, 0o755, OWNER, mtime=5), **told)
     return State(path, lineage, object=lineage, metadata=metadata, digest=None)
 
 
-def folder(path: bytes, lineage: int, **told: object) -> State:
+def folder(path: bytes, lineage: int, **told: Any) -> State:
     """A directory."""
     return other(Kind.DIRECTORY, path, lineage, **told)
 

@@ -30,9 +30,13 @@ PATH = st.lists(NAME, min_size=1, max_size=4).map(b"/".join)
 
 
 def excluded(patterns: list[str], path: bytes) -> bool:
-    """Whether a path is left out; one with a slash at its end is a directory."""
-    folder = path.endswith(b"/")
-    return Selection(patterns).excludes(path.rstrip(b"/"), folder, 0, not folder)
+    """Whether an entry is left out, or a folder above it; a slash at the end is a folder."""
+    selection = Selection(patterns)
+    names = path.rstrip(b"/").split(b"/")
+    folders = [b"/".join(names[:count]) for count in range(1, len(names))]
+    return any(selection.excludes(folder, True, 0, False) for folder in folders) or (
+        selection.excludes(b"/".join(names), path.endswith(b"/"), 0, not path.endswith(b"/"))
+    )
 
 
 def quoted(path: bytes) -> str:
@@ -107,6 +111,22 @@ def quoted(path: bytes) -> str:
         (["!a"], b"a", False),
         (["!a"], b"b", False),
         (["/*", "!/a"], b"a/", False),
+        # What is brought back is only what the pattern itself means.
+        (["*", "!*/", "!*.txt"], b"d/", False),
+        (["*", "!*/", "!*.txt"], b"d/a.txt", False),
+        (["*", "!*/", "!*.txt"], b"d/a.doc", True),
+        (["a/**", "!a/keep"], b"a/", False),
+        (["a/**", "!a/keep"], b"a/keep", False),
+        (["a/**", "!a/keep"], b"a/b/keep", True),
+        (["**/a/**"], b"b/a/", False),
+        (["**/a/**"], b"b/a/c", True),
+        (["foo"], b"foo\n", False),
+        (["foo"], b"a\nb/foo", True),
+        (["*.tmp"], b"x.tmp\n", False),
+        (["[[:alpha:]]x"], b"ax", True),
+        (["[[:alpha:]]x"], b"1x", False),
+        (["a**b"], b"axxb", True),
+        (["a**b"], b"a/b", False),
         (["/*", "!/a"], b"b/", True),
         (["/*", "!/a"], b"a/b", False),
         (["a/*", "!a/keep"], b"a/", False),
@@ -170,7 +190,7 @@ def test_names_that_are_no_text_are_matched_all_the_same(
 
 @pytest.mark.parametrize("pattern", ["!", "a\\", "x/a\\"])
 def test_a_pattern_that_does_not_parse_is_a_usage_error(pattern: str) -> None:
-    with pytest.raises(UsageError, match="cannot be understood") as caught:
+    with pytest.raises(UsageError) as caught:
         Selection(["*.tmp", pattern, "a"])
     assert repr(pattern) in str(caught.value)
 

@@ -194,6 +194,7 @@ def test_any_text_is_a_snapshot_or_an_error_of_ours(text: str) -> None:
         "1w",
         "1M",
         "1y",
+        "2025y",
         "200h",
         "100000m",
         "999999999m",
@@ -353,6 +354,17 @@ def test_backups_are_counted_back_from_the_mirror(count: int, back: int) -> None
     else:
         with pytest.raises(NotInHistory, match="the oldest is s0"):
             resolve(f"{back}B", snapshots, NOON)
+
+
+def test_too_many_backups_back_says_how_many_were_asked_for() -> None:
+    with pytest.raises(NotInHistory, match="there are not 6 backups before the mirror"):
+        resolve("6B", WEEK, NOON)
+
+
+def test_how_long_ago_takes_in_the_moment_itself_and_nothing_after() -> None:
+    now = instant("2026-11-23T12:00:00+01:00")
+    assert resolve("0m", taken_at([now - 1, now, now + 1]), NOON).name == "s1"
+    assert resolve("0d", taken_at([now - 1, now, now + 1]), NOON).name == "s1"
 
 
 def test_a_clock_set_back_leaves_the_order_of_backups() -> None:
