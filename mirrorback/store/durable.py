@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Callable, Iterator
 
-from mirrorback.store import content
+from mirrorback.store import content, system
 
 LIMIT = 1 << 20  # a small file is never longer
 
@@ -35,3 +38,29 @@ def read(folder: int, name: bytes) -> bytes:
         return os.read(fd, LIMIT)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def syncing(fd: int) -> Iterator[Callable[[], None]]:
+    """Begin to make durable all that is written on the file system of `fd` by now, and
+    go on; what is given waits for its end.  That raises OSError, where it failed."""
+    failure: list[OSError] = []
+
+    def sync() -> None:
+        try:
+            system.sync_filesystem(fd)
+        except OSError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=sync, daemon=True)
+    thread.start()
+
+    def wait() -> None:
+        thread.join()
+        if failure:
+            raise failure[0]
+
+    try:
+        yield wait
+    finally:
+        thread.join()

@@ -56,8 +56,10 @@ def publish(repo: Repository, catalog: Catalog, spooled: spool.Spool, new: NewSn
     Raises OSError and the catalog's errors."""
     text = f"snapshot = {settings.quoted(new.name)}\ntime = {new.time}\noffset = {new.offset}\n"
     durable.prepare(repo.inner, MIRROR, settings.seal(text))
-    system.sync_filesystem(repo.fd)
-    record.snapshot(catalog, spooled, new, repo.root_number(repo.fd, CURRENT))
+    mirror = repo.root_number(repo.fd, CURRENT)
+    with durable.syncing(repo.fd) as synced:
+        # The transaction is written meanwhile; its commit waits for the sync.
+        record.snapshot(catalog, spooled, new, mirror, before_commit=synced)
     complete(repo, catalog)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mirrorback.store import schema
@@ -27,13 +28,19 @@ def _check(columns: tuple[str, ...], **changed: str) -> str:
     return "row_check(" + ", ".join(changed.get(c, c) for c in columns) + ")"
 
 
-def snapshot(catalog: Catalog, spool: Spool, new: NewSnapshot, mirror: int | None) -> int:
+def snapshot(
+    catalog: Catalog,
+    spool: Spool,
+    new: NewSnapshot,
+    mirror: int | None,
+    before_commit: Callable[[], None],
+) -> int:
     """Record the spooled state as the newest snapshot, its folders still to be
     published.  Durable when it returns: this is the commit point of a backup.
 
     `mirror` is the inode number of the mirror's folder as it is now; that of
-    its own backup does not hold in a repository that was copied.  Returns the
-    snapshot's id."""
+    its own backup does not hold in a repository that was copied.  `before_commit`
+    is called when all is written but the commit.  Returns the snapshot's id."""
     spool.flush()
     with catalog.transaction() as db:
         previous = db.execute(
@@ -66,6 +73,7 @@ def snapshot(catalog: Catalog, spool: Spool, new: NewSnapshot, mirror: int | Non
         )
         _take_over(db, spool, number, previous[0] if previous else 0)
         _remember(db, "checked", new.time)
+        before_commit()
     return number
 
 
