@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from mirrorback.engine import create, planned, resolve
-from mirrorback.engine.build import HELPERS_FROM, Build, Crew, Tally
+from mirrorback.engine.build import HELPERS_FROM, Build, Crew
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
+from mirrorback.engine.tally import Tally
 from mirrorback.errors import NoSpace, Refused, UsageError
 from mirrorback.model import Change, ChangeKind, Kind, Snapshot, Summary
 from mirrorback.plan import guards, naming

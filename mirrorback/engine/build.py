@@ -11,17 +11,17 @@ import contextlib
 import errno
 import itertools
 import os
-import threading
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mirrorback.engine import planned
+from mirrorback.engine.bench import Bench
 from mirrorback.engine.events import Events
-from mirrorback.engine.place import Bench, Placed, Placer
+from mirrorback.engine.place import Placed, Placer
 from mirrorback.engine.source import Source
+from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
-from mirrorback.model import ChangeKind, Kind, Metadata
+from mirrorback.model import Kind, Metadata
 from mirrorback.store import live, node, reading, tree, xattrs
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
 from mirrorback.store.copier import Copied, Roots
@@ -29,7 +29,7 @@ from mirrorback.store.difference import Action, Difference
 from mirrorback.store.helper import Helper
 from mirrorback.store.repository import CURRENT, INCOMING, TRASH, Repository
 from mirrorback.store.spool import Spool
-from mirrorback.store.workers import Abandoned, work_through
+from mirrorback.store.workers import work_through
 
 HELPERS_FROM = 3000  # files to copy: below, starting processes costs more than it gains
 AT_ONCE = 256  # files copied before what came of them is recorded
@@ -42,19 +42,6 @@ class Crew:
 
     threads: int
     helpers: int = 0
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a build has done, for the summary."""
-
-    bytes_copied: int = 0
-    bytes_written: int = 0
-    errors: int = 0
-    warnings: int = 0
-    stale: int = 0
-    failed_new: int = 0
-    verdicts: Counter[ChangeKind | None] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +73,8 @@ class Build:
         self._events = events
         self._not_kept = not_kept
         self._dresser = node.Dresser(enterable=True)
-        self._lock = threading.Lock()
-        self._stopped = False
-        self.tally = Tally()
-        self._placer = Placer(catalog, spool, self._dresser, not_kept, self._written, self._copied)
+        self.tally = Tally(events)
+        self._placer = Placer(catalog, spool, self._dresser, not_kept, self.tally)
 
     def run(self, crew: Crew) -> int:
         """Build all of it.  Returns the inode number of the new root.  Raises OSError
@@ -119,7 +104,7 @@ class Build:
             return Bench(roots, next(turns, None))
 
         def stop() -> None:
-            self._stopped = True
+            self.tally.stopped = True
             for helper in helpers:
                 helper.close()
 
@@ -230,7 +215,7 @@ class Build:
             return
         if error.errno not in (errno.ENOENT, errno.EBADF, errno.EPERM, errno.ENOTDIR):
             raise error
-        self._warn("was missing from the mirror; taken from the source again", path)
+        self.tally.warn("was missing from the mirror; taken from the source again", path)
         difference = self._from_catalog(folder.id, name, number, entry)
         self._make(folder, bench, into, difference)
 
@@ -293,7 +278,7 @@ class Build:
                 self._make(folder, bench, into, difference)
         for at in range(0, len(files), AT_ONCE):
             some = files[at : at + AT_ONCE]
-            copied = bench.copier.copy(folder.path, [d.name for d in some], self._copied)
+            copied = bench.copier.copy(folder.path, [d.name for d in some], self.tally.copied)
             for difference, result in zip(some, copied, strict=True):
                 self._make(folder, bench, into, difference, result)
         return below
@@ -372,18 +357,16 @@ class Build:
             self._trouble(folder, bench, into, difference, trouble)
             return
         if placed is Placed.KEPT:
-            with self._lock:
-                self.tally.stale += 1
+            self.tally.kept()
             return
-        with self._lock:
-            self.tally.verdicts[planned.verdict(difference)] += 1
+        self.tally.placed(planned.verdict(difference))
         if placed is Placed.TORN:
             self._spool.add("fingerprint", folder.id, None)
-            self._warn("changed each time it was read; kept as it was last read", path)
+            self.tally.warn("changed each time it was read; kept as it was last read", path)
         elif placed is Placed.UNSETTLED:
             self._spool.add("fingerprint", folder.id, None)
         elif placed is Placed.NOT_HELD:
-            self._warn("cannot be made on the drive; it is in the catalog only", path)
+            self.tally.warn("cannot be made on the drive; it is in the catalog only", path)
         self._events.advance(1)
 
     def _trouble(
@@ -400,17 +383,15 @@ class Build:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(difference.name, dir_fd=into)
         if difference.old_kind is None or difference.old_kind == Kind.DIRECTORY:
-            with self._lock:
-                self.tally.failed_new += 1
+            self.tally.lost()
             if trouble.vanished:
-                self._warn(trouble.reason, path)
+                self.tally.warn(trouble.reason, path)
             else:
-                self._error(trouble.reason, path)
+                self.tally.error(trouble.reason, path)
             return
-        self._error(trouble.reason, path)
+        self.tally.error(trouble.reason, path)
         self._placer.keep(bench, folder.path, into, difference)
-        with self._lock:
-            self.tally.stale += 1
+        self.tally.kept()
 
     # --- hard links made last ---------------------------------------------------------------
 
@@ -433,30 +414,3 @@ class Build:
                 node.set_times(bench.incoming.open(path), times.st_mtime_ns)
         finally:
             bench.close()
-
-    # --- telling ------------------------------------------------------------------------------
-
-    def _written(self, size: int) -> None:
-        if self._stopped:
-            raise Abandoned
-        with self._lock:
-            self.tally.bytes_written += size
-        self._events.advance(0, size)
-
-    def _copied(self, size: int) -> None:
-        if self._stopped:
-            raise Abandoned
-        with self._lock:
-            self.tally.bytes_copied += size
-            self.tally.bytes_written += size
-        self._events.advance(0, size)
-
-    def _warn(self, message: str, path: bytes) -> None:
-        with self._lock:
-            self.tally.warnings += 1
-        self._events.warning(message, path)
-
-    def _error(self, message: str, path: bytes) -> None:
-        with self._lock:
-            self.tally.errors += 1
-        self._events.error(message, path)

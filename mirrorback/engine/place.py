@@ -7,14 +7,15 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable
 
+from mirrorback.engine.bench import Bench
+from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
 from mirrorback.model import Digest, Kind, Metadata
 from mirrorback.plan import compare
-from mirrorback.store import content, live, node, reading, schema, system, tree
+from mirrorback.store import content, live, node, reading, schema, system
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
-from mirrorback.store.copier import NEW_FILE, Copied, Copier, Copying, Roots
+from mirrorback.store.copier import NEW_FILE, Copied
 from mirrorback.store.difference import Action, Difference
 from mirrorback.store.spool import Spool
 
@@ -34,46 +35,6 @@ class Placed(enum.Enum):
     NOT_HELD = "not held"  # the drive cannot hold such a thing
 
 
-class Bench:
-    """What one thread works with: a cursor in each of the trees, and someone who copies."""
-
-    def __init__(self, roots: Roots, helper: Copying | None) -> None:
-        """Without a helper the thread copies by itself."""
-        own = Copier(roots)
-        self._own = own
-        self.copier: Copying = own if helper is None else helper
-        self.source = tree.Cursor(roots.source)
-        self.incoming = tree.Cursor(roots.incoming)
-        self._current = tree.Cursor(roots.mirror) if roots.mirror is not None else None
-        self._elsewhere = tree.Cursor(roots.mirror) if roots.mirror is not None else None
-        self._other_incoming = tree.Cursor(roots.incoming)
-
-    def mirror(self, path: bytes, *, elsewhere: bool = False) -> int:
-        """A directory of the mirror; `elsewhere` leaves the one of the last call
-        open, for a look at another.  Raises OSError."""
-        cursor = self._elsewhere if elsewhere else self._current
-        if cursor is None:
-            raise FileNotFoundError(errno.ENOENT, "there is no mirror")
-        return cursor.open(path)
-
-    def built(self, path: bytes) -> int:
-        """A directory of the new snapshot other than the one being filled."""
-        return self._other_incoming.open(path)
-
-    def close(self) -> None:
-        """Close what is open."""
-        for cursor in (
-            self.source,
-            self.incoming,
-            self._current,
-            self._elsewhere,
-            self._other_incoming,
-            self._own,
-        ):
-            if cursor is not None:
-                cursor.close()
-
-
 class Placer:
     """Carries out the action of a difference, and spools what came of it."""
 
@@ -83,15 +44,13 @@ class Placer:
         spool: Spool,
         dresser: node.Dresser,
         not_kept: node.NotKept,
-        written: Callable[[int], None],
-        copied: Callable[[int], None],
+        tally: Tally,
     ) -> None:
         self._catalog = catalog
         self._spool = spool
         self._dresser = dresser
         self._not_kept = not_kept
-        self._written = written
-        self._copied = copied
+        self._tally = tally
         self._lock = threading.Lock()
         self.leaders: set[int] = set()  # differences whose object others follow
         self._led: dict[int, tuple[Where, int]] = {}  # by leader: where, and which object
@@ -303,7 +262,7 @@ class Placer:
         hashing = content.hasher(digest.sparse) if digest else None
         for offset, data in content.pieces(old, st):
             content.write_all(new, data, offset)
-            self._written(len(data))
+            self._tally.written(len(data))
             if hashing is not None:
                 hashing.feed(offset, data)
         os.ftruncate(new, st.st_size)
@@ -320,7 +279,7 @@ class Placer:
     ) -> Placed:
         """A new inode, all of it from the source."""
         if difference.kind == Kind.FILE:
-            copied = bench.copier.copy(folder, [difference.name], self._copied)[0]
+            copied = bench.copier.copy(folder, [difference.name], self._tally.copied)[0]
             return self._take(folder, difference, copied, lead=lead)
         with reading.troubles:
             origin = bench.source.open(folder)

@@ -8,20 +8,21 @@ is kept beside it, unless that is not wanted.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
+from mirrorback.engine.restored import Report, RestoreResult
 from mirrorback.engine.target import Target
+from mirrorback.engine.writer import Writer
 from mirrorback.errors import Damaged, DriveError, Trouble, UsageError
 from mirrorback.model import Kind, Metadata, Snapshot
 from mirrorback.plan import restoring
 from mirrorback.plan.restoring import Overwrite, Step
-from mirrorback.store import content, node, past, settings, system, tree, xattrs
+from mirrorback.store import node, past, settings, system, tree
 from mirrorback.store.catalog import translated
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import drive_errors
@@ -43,22 +44,6 @@ class RestoreOptions:
     dry_run: bool = False
     owner: bool = True
     keep: bool = True
-
-
-@dataclass
-class RestoreResult:
-    """What came of it.  `actions` are ("create" | "replace" | "delete", path)."""
-
-    snapshot: str
-    restored: int = 0
-    unchanged: int = 0
-    skipped: int = 0
-    deleted: int = 0
-    kept_aside: int = 0
-    bytes_written: int = 0
-    errors: int = 0
-    not_kept: dict[str, int] = field(default_factory=dict)
-    actions: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 def restore(
@@ -120,12 +105,10 @@ class _Run:
         self._snapshot = snapshot
         self._options = options
         self._events = events
-        self._result = RestoreResult(snapshot.name)
-        self._not_kept = node.NotKept()
-        self._dresser = node.Dresser(owner=options.owner)
+        self._report = Report(snapshot.name, events, dry_run=options.dry_run)
+        self._writer = Writer(history, snapshot, events, owner=options.owner)
         self._lock = threading.Lock()
         self._there = True  # the target is; a dry run may do without
-        self._damage: list[bytes] = []
         self._shared = past.shared_in(history.catalog, snapshot.id)
         self._first: dict[int, bytes] = {}  # shared objects: where the first name stands
         self._later: list[tuple[bytes, PastRow]] = []  # their other names
@@ -151,15 +134,16 @@ class _Run:
                     os.close(top)
         finally:
             os.close(origin)
-        self._result.not_kept = self._not_kept.counts()
-        self._result.actions.sort(key=lambda action: action[1])
-        if self._damage:
-            shown = ", ".join(settings.escape(path) for path in self._damage[:3])
+        self._report.result.not_kept = self._writer.not_kept.counts()
+        self._report.result.bytes_written = self._writer.bytes_written
+        self._report.result.actions.sort(key=lambda action: action[1])
+        if self._report.damage:
+            shown = ", ".join(settings.escape(path) for path in self._report.damage[:3])
             raise Damaged(
-                f"{len(self._damage)} damaged on the drive and not restored ({shown}); the rest"
-                " was. Try an older snapshot for those, and run `mirrorback verify`"
+                f"{len(self._report.damage)} damaged on the drive and not restored ({shown});"
+                " the rest was. Try an older snapshot for those, and run `mirrorback verify`"
             )
-        return self._result
+        return self._report.result
 
     def _open_top(self) -> tuple[int | None, bool]:
         """The directory to restore into, and whether its own metadata is to be set:
@@ -194,10 +178,20 @@ class _Run:
 
         bench = tools()
         first = [f for f in (self._begin(bench, p, r, made) for p, r in rows) if f is not None]
-        work_through(first, self._fill, threads=THREADS, tools=tools, put_away=_Bench.close)
+        work_through(
+            first,
+            self._fill,
+            threads=THREADS,
+            tools=tools,
+            put_away=_Bench.close,
+            stop=self._stop,
+        )
         self._finish(bench)
         bench.close()
-        self._result.kept_aside = sum(target.kept_aside for target in targets)
+        self._report.result.kept_aside = sum(target.kept_aside for target in targets)
+
+    def _stop(self) -> None:
+        self._writer.stopped = True
 
     # --- directories -----------------------------------------------------------------
 
@@ -212,7 +206,7 @@ class _Run:
                 self._make_parents(bench, parent)
             return self._child(bench, parent, self._into(bench, parent, self._there), row)
         except Trouble as trouble:
-            self._error(trouble.reason, path)
+            self._report.error(trouble.reason, path)
             return None
 
     def _make_parents(self, bench: _Bench, parent: bytes) -> None:
@@ -244,20 +238,20 @@ class _Run:
         try:
             into = self._into(bench, folder.path, folder.there)
         except Trouble as trouble:
-            self._error(trouble.reason, folder.path)
+            self._report.error(trouble.reason, folder.path)
             return
         below = []
         for row in rows:
             self._history.require_name(row.name)
-            with self._telling(tree.join(folder.path, row.name)):
+            with self._report.telling(tree.join(folder.path, row.name)):
                 found = self._child(bench, folder.path, into, row)
                 if found is not None:
                     below.append(found)
         if self._options.delete and into is not None:
-            with self._telling(folder.path):
+            with self._report.telling(folder.path):
                 self._delete_others(bench, folder.path, into, {row.name for row in rows})
         if folder.metadata is not None and into is not None and not self._options.dry_run:
-            with self._telling(folder.path):
+            with self._report.telling(folder.path):
                 self._dress_folder(folder.path, into, folder.metadata)
         push(*below)
 
@@ -274,10 +268,10 @@ class _Run:
         there = st is not None and Kind.of_mode(st.st_mode) is Kind.DIRECTORY
         never = self._options.overwrite is Overwrite.NEVER
         if st is not None and not there and never:
-            self._count("skipped")
+            self._report.count("skipped")
             return None
         if not there:
-            self._act("create" if st is None else "replace", path)
+            self._report.act("create" if st is None else "replace", path)
             if not self._options.dry_run and into is not None:
                 bench.target.make_folder(into, row.name)
         return _Folder(path, number, None if there and never else row.metadata, there)
@@ -288,9 +282,7 @@ class _Run:
             with self._lock:
                 self._closed.append((path, metadata))
             return
-        missed = self._dresser.dress_open(fd, metadata, fresh=False)
-        if missed:
-            self._not_kept.add(missed)
+        self._writer.dress_folder(fd, metadata)
         if metadata.flags:
             with self._lock:
                 self._flags.append((path, metadata))
@@ -300,8 +292,8 @@ class _Run:
             st = bench.target.look(into, name)
             if st is None or (st.st_dev, st.st_ino) == self._history.repo.identity():
                 continue
-            self._act("delete", tree.join(folder, name))
-            self._count("deleted")
+            self._report.act("delete", tree.join(folder, name))
+            self._report.count("deleted")
             if not self._options.dry_run:
                 bench.target.clear(into, name)
 
@@ -317,21 +309,22 @@ class _Run:
         st = None if into is None else bench.target.look(into, row.name)
         step = self._step(row, st, shared=row.object in self._shared)
         if step is Step.COMPARE and into is not None and st is not None:
-            step = self._compare(into, row, st)
+            same = self._writer.has_content(into, row)
+            step = Step.ADJUST if same else Step.REPLACE
         if step is Step.SKIP:
-            self._count("skipped")
+            self._report.count("skipped")
             if row.object in self._shared:
                 with self._lock:
                     self._first.pop(row.object, None)
         elif step is Step.ADJUST:
-            self._count("unchanged")
+            self._report.count("unchanged")
             if not self._options.dry_run and into is not None:
-                self._adjust(into, row)
+                self._writer.adjust(into, row)
         else:
-            self._act(step.value, path)
+            self._report.act(step.value, path)
             if not self._options.dry_run and into is not None:
-                self._make(bench, path, into, row)
-            self._count("restored")
+                self._writer.make(bench.origin, bench.target, path, into, row)
+            self._report.count("restored")
         self._events.advance(1)
 
     def _step(self, row: PastRow, st: os.stat_result | None, *, shared: bool) -> Step:
@@ -354,112 +347,22 @@ class _Run:
             newer=newer,
         )
 
-    def _compare(self, into: int, row: PastRow, st: os.stat_result) -> Step:
-        """Whether what stands there has the content it should have."""
-        kind = row.metadata.kind
-        if kind is Kind.SYMLINK:
-            same = os.readlink(row.name, dir_fd=into) == row.metadata.target
-        elif kind is Kind.FILE and row.digest is not None:
-            fd = system.open_quietly(row.name, os.O_RDONLY, into)
-            try:
-                same = content.digest_of(fd, os.fstat(fd), row.digest.sparse) == row.digest
-            finally:
-                os.close(fd)
-        else:
-            same = True
-        return Step.ADJUST if same else Step.REPLACE
-
-    def _adjust(self, into: int, row: PastRow) -> None:
-        """Set the metadata of an entry whose content is right."""
-        if row.metadata.kind is not Kind.FILE:
-            missed = self._dresser.dress_named(into, row.name, row.metadata)
-        else:
-            fd = system.open_quietly(row.name, os.O_RDONLY, into)
-            try:
-                if node.read_open(fd, os.fstat(fd), into, row.name).same_as(row.metadata):
-                    return
-                if system.inode_flags(fd):
-                    system.set_inode_flags(fd, 0)
-                missed = self._dresser.dress_open(fd, row.metadata, fresh=False)
-                missed += self._set_flags(fd, row.metadata)
-            finally:
-                os.close(fd)
-        if missed:
-            self._not_kept.add(missed)
-
-    def _make(self, bench: _Bench, path: bytes, into: int, row: PastRow) -> None:
-        """Write an entry under a temporary name, and put it in place."""
-        with bench.target.temporary(into) as name:
-            if row.metadata.kind is not Kind.FILE:
-                self._make_other(into, name, row.metadata)
-                bench.target.put(into, name, row.name)
-                return
-            fd = os.open(
-                name,
-                os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC,
-                0o600,
-                dir_fd=into,
-            )
-            try:
-                self._copy(bench, path, fd, row)
-                xattrs.write(fd, ())  # an access control list the folder handed down
-                missed = self._dresser.dress_open(fd, row.metadata)
-                bench.target.put(into, name, row.name)
-                missed += self._set_flags(fd, row.metadata)
-                if missed:
-                    self._not_kept.add(missed)
-            finally:
-                os.close(fd)
-
-    def _copy(self, bench: _Bench, path: bytes, fd: int, row: PastRow) -> None:
-        def write(offset: int, data: bytes) -> None:
-            content.write_all(fd, data, offset)
-            self._events.advance(0, len(data))
-            with self._lock:
-                self._result.bytes_written += len(data)
-
-        with self._history.opened_at(bench.origin, path, row, self._snapshot) as (old, st):
-            self._history.checked(path, row, old, st, write)
-            if os.fstat(fd).st_size != st.st_size:
-                os.ftruncate(fd, st.st_size)
-
-    def _make_other(self, into: int, name: bytes, metadata: Metadata) -> None:
-        try:
-            node.make_other(into, name, metadata)
-        except OSError as error:
-            if error.errno not in node.CANNOT:
-                raise
-            self._not_kept.add([metadata.kind.label + "s"])
-            raise Trouble("cannot be made here: " + (error.strerror or "").lower()) from error
-        missed = self._dresser.dress_named(into, name, metadata)
-        if missed:
-            self._not_kept.add(missed)
-
-    def _set_flags(self, fd: int, metadata: Metadata) -> list[str]:
-        if not metadata.flags:
-            return []
-        try:
-            system.set_inode_flags(fd, metadata.flags)
-        except OSError:
-            return ["inode flags"]
-        return []
-
     # --- what has to wait ------------------------------------------------------------------
 
     def _finish(self, bench: _Bench) -> None:
         """Further names of hard links, folders that shut themselves, flags of folders."""
         for path, row in self._later:
-            with self._telling(path):
+            with self._report.telling(path):
                 self._link(bench, path, row)
         if self._options.dry_run:
             return
         for path, metadata in sorted(self._closed, reverse=True):
-            with self._telling(path):
-                missed = self._dresser.dress_open(bench.target.folder(path), metadata, fresh=False)
-                self._not_kept.add(missed)
+            with self._report.telling(path):
+                self._writer.dress_folder(bench.target.folder(path), metadata)
         for path, metadata in self._flags:
-            with self._telling(path):
-                self._not_kept.add(self._set_flags(bench.target.folder(path), metadata))
+            with self._report.telling(path):
+                folder = bench.target.folder(path)
+                self._writer.not_kept.add(self._writer.set_flags(folder, metadata))
 
     def _link(self, bench: _Bench, path: bytes, row: PastRow) -> None:
         """Another name of something that is restored by now."""
@@ -492,22 +395,24 @@ class _Run:
     ) -> None:
         leader = bench.target.look(*origin)
         if st is not None and leader is not None and os.path.samestat(st, leader):
-            self._count("unchanged")
+            self._report.count("unchanged")
             return
         if self._step(row, st, shared=False) is Step.SKIP:
-            self._count("skipped")
+            self._report.count("skipped")
             return
-        self._act("create" if st is None else "replace", path)
+        self._report.act("create" if st is None else "replace", path)
         with bench.target.temporary(into) as name:
             try:
                 os.link(
                     origin[1], name, src_dir_fd=origin[0], dst_dir_fd=into, follow_symlinks=False
                 )
             except OSError:
-                self._make(bench, path, into, row)  # no more links here, or none at all
+                self._writer.make(
+                    bench.origin, bench.target, path, into, row
+                )  # no more links here, or none at all
             else:
                 bench.target.put(into, name, row.name)
-        self._count("restored")
+        self._report.count("restored")
 
     def _entry_again(
         self,
@@ -521,45 +426,11 @@ class _Run:
         if self._options.dry_run:
             step = self._step(row, st, shared=True)
             if step is Step.SKIP:
-                self._count("skipped")
+                self._report.count("skipped")
             elif step is Step.COMPARE:
-                self._count("unchanged")
+                self._report.count("unchanged")
             else:
-                self._act(step.value, path)
-                self._count("restored")
+                self._report.act(step.value, path)
+                self._report.count("restored")
             return
         self._entry(bench, path, into, row)
-
-    # --- telling -----------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _telling(self, path: bytes) -> Iterator[None]:
-        """Go on with the next entry where one cannot be written or is damaged."""
-        import errno
-
-        try:
-            yield
-        except Damaged:
-            with self._lock:
-                self._damage.append(path)
-            self._events.error("is damaged on the drive; not restored", path)
-        except Trouble as trouble:
-            self._error(trouble.reason, path)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise
-            self._error((error.strerror or str(error)).lower(), path)
-
-    def _error(self, reason: str, path: bytes) -> None:
-        with self._lock:
-            self._result.errors += 1
-        self._events.error(reason, path)
-
-    def _act(self, action: str, path: bytes) -> None:
-        if self._options.dry_run:
-            with self._lock:
-                self._result.actions.append((action, path))
-
-    def _count(self, what: str) -> None:
-        with self._lock:
-            setattr(self._result, what, getattr(self._result, what) + 1)

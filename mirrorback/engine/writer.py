@@ -1,0 +1,129 @@
+"""Writing single entries of a restore: bytes from the drive, checked, and all metadata."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from mirrorback.engine.events import Events
+from mirrorback.engine.history import History
+from mirrorback.engine.target import Target
+from mirrorback.errors import Trouble
+from mirrorback.model import Kind, Metadata, Snapshot
+from mirrorback.store import content, node, system, tree, xattrs
+from mirrorback.store.past import PastRow
+from mirrorback.store.workers import Abandoned
+
+
+class Writer:
+    """Writes entries of one snapshot into a target.  For several threads."""
+
+    def __init__(
+        self, history: History, snapshot: Snapshot, events: Events, *, owner: bool
+    ) -> None:
+        self._history = history
+        self._snapshot = snapshot
+        self._events = events
+        self._dresser = node.Dresser(owner=owner)
+        self._lock = threading.Lock()
+        self.not_kept = node.NotKept()
+        self.bytes_written = 0
+        self.stopped = False  # nobody wants the rest any more
+
+    def has_content(self, into: int, row: PastRow) -> bool:
+        """Whether what stands at the entry's name has the content it should have."""
+        kind = row.metadata.kind
+        if kind is Kind.SYMLINK:
+            return os.readlink(row.name, dir_fd=into) == row.metadata.target
+        if kind is not Kind.FILE or row.digest is None:
+            return True
+        fd = system.open_quietly(row.name, os.O_RDONLY, into)
+        try:
+            return content.digest_of(fd, os.fstat(fd), row.digest.sparse) == row.digest
+        finally:
+            os.close(fd)
+
+    def adjust(self, into: int, row: PastRow) -> None:
+        """Set the metadata of an entry whose content is right."""
+        if row.metadata.kind is not Kind.FILE:
+            missed = self._dresser.dress_named(into, row.name, row.metadata)
+        else:
+            fd = system.open_quietly(row.name, os.O_RDONLY, into)
+            try:
+                if node.read_open(fd, os.fstat(fd), into, row.name).same_as(row.metadata):
+                    return
+                if system.inode_flags(fd):
+                    system.set_inode_flags(fd, 0)
+                missed = self._dresser.dress_open(fd, row.metadata, fresh=False)
+                missed += self.set_flags(fd, row.metadata)
+            finally:
+                os.close(fd)
+        if missed:
+            self.not_kept.add(missed)
+
+    def make(
+        self, origin: tree.Cursor, target: Target, path: bytes, into: int, row: PastRow
+    ) -> None:
+        """Write an entry under a temporary name, and put it in place.  `origin` walks the
+        snapshot's folder.  Raises Damaged, Trouble, OSError."""
+        with target.temporary(into) as name:
+            if row.metadata.kind is not Kind.FILE:
+                self._make_other(into, name, row.metadata)
+                target.put(into, name, row.name)
+                return
+            fd = os.open(
+                name,
+                os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+                dir_fd=into,
+            )
+            try:
+                self._copy(origin, path, fd, row)
+                xattrs.write(fd, ())  # an access control list the folder handed down
+                missed = self._dresser.dress_open(fd, row.metadata)
+                target.put(into, name, row.name)
+                missed += self.set_flags(fd, row.metadata)
+                if missed:
+                    self.not_kept.add(missed)
+            finally:
+                os.close(fd)
+
+    def _copy(self, origin: tree.Cursor, path: bytes, fd: int, row: PastRow) -> None:
+        def write(offset: int, data: bytes) -> None:
+            content.write_all(fd, data, offset)
+            self._events.advance(0, len(data))
+            with self._lock:
+                self.bytes_written += len(data)
+            if self.stopped:
+                raise Abandoned
+
+        with self._history.opened_at(origin, path, row, self._snapshot) as (old, st):
+            self._history.checked(path, row, old, st, write)
+            if os.fstat(fd).st_size != st.st_size:
+                os.ftruncate(fd, st.st_size)
+
+    def _make_other(self, into: int, name: bytes, metadata: Metadata) -> None:
+        try:
+            node.make_other(into, name, metadata)
+        except OSError as error:
+            if error.errno not in node.CANNOT:
+                raise
+            self.not_kept.add([metadata.kind.label + "s"])
+            raise Trouble("cannot be made here: " + (error.strerror or "").lower()) from error
+        missed = self._dresser.dress_named(into, name, metadata)
+        if missed:
+            self.not_kept.add(missed)
+
+    def dress_folder(self, fd: int, metadata: Metadata) -> None:
+        """Give an open folder its metadata."""
+        self.not_kept.add(self._dresser.dress_open(fd, metadata, fresh=False))
+
+    def set_flags(self, fd: int, metadata: Metadata) -> list[str]:
+        """Set inode flags; what could not be set, as `node.NotKept` counts it."""
+        if not metadata.flags:
+            return []
+        try:
+            system.set_inode_flags(fd, metadata.flags)
+        except OSError:
+            return ["inode flags"]
+        return []
