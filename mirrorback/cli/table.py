@@ -59,8 +59,9 @@ def _fitted(out: Output, headers: Sequence[str], rows: Sequence[Sequence[str]], 
     from rich.table import Table
     from rich.text import Text
 
+    # Only the last column may be folded; nothing is ever cut off.
     table = Table(box=None, show_edge=False, pad_edge=False, header_style="bold")
-    fixed = 0  # only the last column may be folded; nothing is ever cut off
+    fixed = 0
     for index, header in enumerate(headers):
         last = index == len(headers) - 1
         width = max(cell_len(cell) for cell in (header, *(row[index] for row in rows)))
@@ -75,10 +76,14 @@ def _fitted(out: Output, headers: Sequence[str], rows: Sequence[Sequence[str]], 
     for row in rows:
         table.add_row(*map(Text, row))
     screen = Console(highlight=False)
+    if fixed > screen.width:
+        for row in rows:
+            _stacked(out, row, screen.width)
+        return
     page = io.StringIO()
     Console(
         file=page,
-        width=max(screen.width, fixed),  # a narrower terminal breaks the lines itself
+        width=screen.width,
         force_terminal=True,
         no_color=screen.no_color,
         color_system="standard",
@@ -86,3 +91,24 @@ def _fitted(out: Output, headers: Sequence[str], rows: Sequence[Sequence[str]], 
     ).print(table)
     for line in page.getvalue().splitlines():
         out.line(line.rstrip(" "))
+
+
+def _stacked(out: Output, row: Sequence[str], width: int) -> None:
+    """A row on a terminal too narrow for the table: the name, and all else below it."""
+    from rich.cells import cell_len, chop_cells
+
+    *rest, name = row
+    for line in chop_cells(name, width) if name else ():
+        out.line(line)
+    line = ""
+    for cell in filter(None, rest):
+        if line and cell_len(line) + GAP + cell_len(cell) > width:
+            out.line(line)
+            line = ""
+        for part in chop_cells(cell, width - GAP):
+            if line.strip(" ") and cell_len(line) + GAP + cell_len(part) > width:
+                out.line(line)
+                line = ""
+            line += " " * GAP + part
+    if line:
+        out.line(line)
