@@ -61,8 +61,8 @@ def unseal(content: bytes, what: str) -> dict[str, Any]:
 
 
 def quoted(text: str) -> str:
-    """A TOML basic string.  JSON's escapes are a subset of TOML's."""
-    return json.dumps(text).replace("\x7f", "\\u007f")
+    """A TOML basic string.  JSON's escapes are TOML's too, but for surrogate pairs."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def write(folder: int, settings: Settings) -> None:
