@@ -170,6 +170,8 @@ class Survey:
                 path = tree.join(folder.path, raw)
                 if self._source.entered(path):
                     self._stack.append(_Folder(path, number, True, fingerprint))
+                else:
+                    self._counts.dirs += 1
 
     def _compare(
         self,

@@ -30,7 +30,7 @@ SOME_NAME = st.sampled_from(NAMES)
 PICK = st.integers(0, 10_000)
 MODES = st.sampled_from([0o600, 0o644, 0o755, 0o000, 0o4755, 0o2711, 0o1777])
 ATTRIBUTES = st.sampled_from([b"user.one", b"user.\xff", b"trusted.two"])
-EXAMPLES = int(os.environ.get("MIRRORBACK_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("MIRRORBACK_EXAMPLES", "150"))
 
 
 class Nightly(RuleBasedStateMachine):
