@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from filesystems import mounted, require_root
+from hypothesis import settings
 from runs import Nights
 
 _numbers = itertools.count()
+settings.register_profile("calm", deadline=None)  # machines are noisy
+settings.load_profile("calm")
 
 
 @pytest.fixture

@@ -90,9 +90,14 @@ class Copier:
             copied = self._take_over(cursor, folder, origin, into, name)
             if copied is not None:
                 return copied
+        whole = reading.read_file(origin, name)
         fd = os.open(name, NEW_FILE, 0o600, dir_fd=into)
         try:
-            seen = reading.copy_file(origin, name, fd, progress)
+            if whole is None:
+                seen = reading.copy_file(origin, name, fd, progress)
+            else:
+                seen, data = whole
+                _write(fd, seen.metadata.size, data, progress)
             return Copied(seen, self._dresser.dress_open(fd, seen.metadata))
         finally:
             os.close(fd)
@@ -126,3 +131,11 @@ class Copier:
             return Copied(seen, self._dresser.dress_open(fd, seen.metadata, fresh=False))
         finally:
             os.close(fd)
+
+
+def _write(fd: int, size: int, data: bytes, progress: Progress) -> None:
+    if data:
+        content.write_all(fd, data, 0)
+        progress(len(data))
+    if len(data) < size:
+        os.ftruncate(fd, size)  # it became shorter as it was read

@@ -44,23 +44,26 @@ def read(folder: int, name: bytes) -> bytes:
 def syncing(fd: int) -> Iterator[Callable[[], None]]:
     """Begin to make durable all that is written on the file system of `fd` by now, and
     go on; what is given waits for its end.  That raises OSError, where it failed."""
-    failure: list[OSError] = []
+    ended = threading.Event()
+    failure: list[BaseException] = []
 
     def sync() -> None:
         try:
             system.sync_filesystem(fd)
-        except OSError as error:
+        except BaseException as error:
             failure.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=sync, daemon=True)
-    thread.start()
+    threading.Thread(target=sync, daemon=True).start()
 
     def wait() -> None:
-        thread.join()
+        while not ended.wait(0.2):  # in steps, so that a signal is heard
+            pass
         if failure:
             raise failure[0]
 
     try:
         yield wait
     finally:
-        thread.join()
+        ended.wait()

@@ -99,19 +99,43 @@ def work_through(
     if threads <= 1:
         loop()
     else:
-        crew = [threading.Thread(target=loop, daemon=True) for _ in range(threads)]
-        for thread in crew:
-            thread.start()
-        try:
-            for thread in crew:
-                # A bare join would not let a signal's handler run.
-                while thread.is_alive():
-                    thread.join(0.2)
-        except BaseException as error:
+
+        def interrupted(error: BaseException) -> None:
             stack.fail(error)
             stop()
-            for thread in crew:
-                thread.join()
-            raise
+
+        _run_all(loop, threads, interrupted)
     if stack.failure is not None:
         raise stack.failure
+
+
+def _run_all(
+    loop: Callable[[], None], threads: int, interrupted: Callable[[BaseException], None]
+) -> None:
+    """Run `loop` in so many threads to its end, also where an exception comes in between."""
+    crew: list[tuple[threading.Thread, threading.Event]] = []
+
+    def run(ended: threading.Event) -> None:
+        try:
+            loop()
+        finally:
+            ended.set()
+
+    def wait() -> None:
+        # Thread.join takes a thread for dead when a signal's handler raises in it
+        # (Python 3.11), and a wait without end would not let the handler run.
+        for thread, ended in crew:
+            while thread.ident is not None and not ended.wait(0.2):
+                pass
+
+    try:
+        for _ in range(threads):
+            ended = threading.Event()
+            thread = threading.Thread(target=run, args=(ended,), daemon=True)
+            crew.append((thread, ended))
+            thread.start()
+        wait()
+    except BaseException as error:
+        interrupted(error)
+        wait()
+        raise

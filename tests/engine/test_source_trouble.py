@@ -136,16 +136,16 @@ def known(nights: Nights) -> Nights:
 
 def before_opening(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
     """Let something happen between the listing of a folder and the reading of `f`."""
-    original = reading.open_file
+    original = system.open_quietly
     done = threading.Event()
 
-    def open_file(dir_fd: int, name: bytes) -> int:
+    def open_quietly(name: bytes, flags: int, dir_fd: int) -> int:
         if name == b"f" and not done.is_set():
             done.set()
             act()
-        return original(dir_fd, name)
+        return original(name, flags, dir_fd)
 
-    monkeypatch.setattr(reading, "open_file", open_file)
+    monkeypatch.setattr(system, "open_quietly", open_quietly)
 
 
 def test_a_file_that_vanishes_keeps_its_last_version(
