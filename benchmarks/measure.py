@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-SAMPLE_S = 0.05  # between two looks at the memory
+SAMPLE_S = 0.5  # between two looks at the memory
 END_S = 10  # for a command that has been told to end
 TAIL = 2000  # bytes of output shown when a command fails
 _PAGE = os.sysconf("SC_PAGE_SIZE")
