@@ -107,6 +107,9 @@ def _opened(
     source: str, repository: str, options: BackupOptions, now: datetime
 ) -> Iterator[Repository]:
     path = os.path.abspath(os.fsencode(repository))
+    inside = os.path.realpath(os.fsencode(source)) + b"/"
+    if inside.startswith(os.path.realpath(path).rstrip(b"/") + b"/"):
+        raise Refused("the source lies inside the repository; a backup of it would never end")
     if options.init and not create.exists(path):
         if options.dry_run:
             raise UsageError("--dry-run makes no repository: leave out --init, or --dry-run")
@@ -208,11 +211,8 @@ class _Run:
         self._summary.files_stale = counts.stale
         if mirror is not None and not self._options.always and planned.nothing_new(spool):
             _spool_refreshes(spool)
-            record.checked(catalog, spool, instant(self._now))
-            self._summary.snapshot = mirror.name
-            self._summary.unchanged = True
-            self._summary.files_unmodified = counts.files
-            publish.empty_trash(self._repo, salvage=True)
+            self._summary.files_unmodified = counts.files - counts.stale
+            self._nothing_new(catalog, spool, mirror)
             return
         self._require_room(catalog, counts, cost)
         if self._events.wants_changes:
@@ -224,7 +224,19 @@ class _Run:
         root = build.run(self._crew(cost))
         self._add_up(counts, build.tally, spool)
         self._summary.not_kept = not_kept.counts()
+        if mirror is not None and not self._options.always and planned.nothing_came(spool):
+            # All that differs could not be read: it is no state of its own.
+            publish.forget(self._repo)
+            self._nothing_new(catalog, spool, mirror)
+            return
         self._publish(catalog, spool, root, mirror, cost)
+
+    def _nothing_new(self, catalog: Catalog, spool: Spool, mirror: Snapshot) -> None:
+        """Note that the mirror is what the source is, as far as it can be read."""
+        record.checked(catalog, spool, instant(self._now))
+        self._summary.snapshot = mirror.name
+        self._summary.unchanged = True
+        publish.empty_trash(self._repo, salvage=True)
 
     def _crew(self, cost: resolve.Cost) -> Crew:
         """Who builds.  Where the drive has a head to move, one copies at a time."""

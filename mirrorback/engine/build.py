@@ -383,6 +383,8 @@ class Build:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(difference.name, dir_fd=into)
         if difference.old_kind is None or difference.old_kind == Kind.DIRECTORY:
+            if difference.entry is not None:
+                self._spool.add("closed", difference.entry)
             self.tally.lost()
             if trouble.vanished:
                 self.tally.warn(trouble.reason, path)

@@ -78,6 +78,11 @@ class History:
             self._snapshots = self.catalog.snapshots()
         return self._snapshots
 
+    def refreshed(self) -> list[Snapshot]:
+        """All snapshots as they are now."""
+        self._snapshots = None
+        return self.snapshots()
+
     def location(self, snapshot: Snapshot) -> bytes:
         """The absolute path of a snapshot's folder."""
         return self.repo.location(self.catalog, snapshot)

@@ -60,7 +60,7 @@ class Inspector:
             st = os.stat(name, dir_fd=self._open(directory), follow_symlinks=False)
         except (Trouble, OSError):
             return None
-        return st.st_dev, st.st_ino
+        return st.st_dev, system.inode_number(st.st_ino)
 
     def _open(self, directory: int) -> int:
         if directory == 0:

@@ -39,7 +39,7 @@ def changes(catalog: Catalog, spool: Spool) -> Iterator[Change]:
         before = None
         if difference.moved is not None:
             directory, name = live.place(catalog, difference.moved)
-            before = tree.join(catalog.directory_path(directory), name)
+            before = tree.join(_directory(spool, directory), name)
         path = tree.join(_directory(spool, difference.dir), difference.name)
         yield Change(path, kind, before)
     lost = "SELECT entry, dir, name FROM spool.gone WHERE NOT replaced AND moved_to IS NULL"
@@ -69,5 +69,13 @@ def nothing_new(spool: Spool) -> bool:
         f" OR action = {Action.KEEP}"
         f" OR (action = {Action.DIRECTORY} AND old_kind IS kind AND same_metadata IS NOT 0"
         "  AND moved IS NULL))"
+        " UNION ALL SELECT 1 FROM spool.gone WHERE NOT replaced LIMIT 1"
+    )
+
+
+def nothing_came(spool: Spool) -> bool:
+    """Whether a build has made nothing that a snapshot could show."""
+    return not spool.fetch(
+        "SELECT 1 FROM spool.entry UNION ALL SELECT 1 FROM spool.closed"
         " UNION ALL SELECT 1 FROM spool.gone WHERE NOT replaced LIMIT 1"
     )

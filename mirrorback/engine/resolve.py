@@ -54,7 +54,7 @@ class Resolver:
                 self._by_inode()
                 self._by_content()
                 self._spool.update(
-                    "UPDATE spool.change SET old_lineage = NULL WHERE entry IN"
+                    "UPDATE spool.change SET old_lineage = NULL WHERE moved IS NULL AND entry IN"
                     " (SELECT entry FROM spool.gone WHERE replaced AND moved_to IS NOT NULL)"
                 )
             Linker(self._catalog, self._spool, self._inspector).run()
@@ -75,7 +75,7 @@ class Resolver:
 
     def _folders(self) -> None:
         """A directory has moved when a new path shows the inode of a lost one."""
-        for difference, gone in self._pairs("c.kind = 2"):
+        for difference, gone in self._pairs("c.kind = 2 AND c.dir != 0 AND g.dir != 0"):
             born = self._inspector.birth(difference)
             known = self._known_birth(gone.object)
             if born is not None and known is not None:

@@ -18,7 +18,7 @@ from mirrorback.engine.history import History
 from mirrorback.engine.restored import Report, RestoreResult
 from mirrorback.engine.target import Target
 from mirrorback.engine.writer import Writer
-from mirrorback.errors import Damaged, DriveError, Trouble, UsageError
+from mirrorback.errors import Damaged, DriveError, Refused, Trouble, UsageError
 from mirrorback.model import Kind, Metadata, Snapshot
 from mirrorback.plan import restoring
 from mirrorback.plan.restoring import Overwrite, Step
@@ -108,6 +108,7 @@ class _Run:
         self._report = Report(snapshot.name, events, dry_run=options.dry_run)
         self._writer = Writer(history, snapshot, events, owner=options.owner)
         self._lock = threading.Lock()
+        self._mounts: frozenset[tuple[int, int]] = frozenset()  # below the target
         self._there = True  # the target is; a dry run may do without
         self._shared = past.shared_in(history.catalog, snapshot.id)
         self._first: dict[int, bytes] = {}  # shared objects: where the first name stands
@@ -150,6 +151,9 @@ class _Run:
         not that of a folder which holds other things already."""
         options = self._options
         top = self._history.source if options.to is None else os.fsencode(options.to)
+        real = os.path.realpath(top) + b"/"
+        if real.startswith(self._history.repo.path.rstrip(b"/") + b"/"):
+            raise Refused("the target lies inside the repository: give a folder elsewhere")
         empty = True
         if os.path.isdir(top):
             empty = not os.listdir(top)
@@ -168,11 +172,12 @@ class _Run:
     ) -> None:
         self._there = top is not None
         stamp = self._history.stamp() if self._options.keep else None
+        guarded = frozenset() if top is None else self._guard(top)
         targets: list[Target] = []
 
         def tools() -> _Bench:
             # A dry run may have no target; then nothing is looked for in it.
-            target = Target(-1 if top is None else top, stamp)
+            target = Target(-1 if top is None else top, stamp, guarded)
             targets.append(target)
             return _Bench(origin, target)
 
@@ -189,6 +194,24 @@ class _Run:
         self._finish(bench)
         bench.close()
         self._report.result.kept_aside = sum(target.kept_aside for target in targets)
+
+    def _guard(self, top: int) -> frozenset[tuple[int, int]]:
+        """Folders that no restore moves or removes: mounts below the target, the
+        repository, and whatever holds one of them."""
+        real = os.path.realpath(b"/proc/self/fd/%d" % top)
+        below = [p for p in system.mount_points() if p.startswith(real.rstrip(b"/") + b"/")]
+        self._mounts = frozenset(filter(None, map(_identity, below)))
+        found = set()
+        for path in (*below, self._history.repo.path):
+            while len(path) > 1:
+                found.add(_identity(path))
+                path = os.path.dirname(path)
+        return frozenset(filter(None, found))
+
+    def _is_mount(self, folder: int) -> bool:
+        """Whether a folder of the target is one that something is mounted on."""
+        st = os.fstat(folder)
+        return (st.st_dev, st.st_ino) in self._mounts
 
     def _stop(self) -> None:
         self._writer.stopped = True
@@ -226,7 +249,9 @@ class _Run:
             return None
         try:
             return bench.target.folder(path)
-        except Trouble:
+        except Trouble as trouble:
+            if not trouble.vanished:
+                raise
             return None
 
     def _fill(self, folder: _Folder, bench: _Bench, push: Callable[..., None]) -> None:
@@ -247,7 +272,8 @@ class _Run:
                 found = self._child(bench, folder.path, into, row)
                 if found is not None:
                     below.append(found)
-        if self._options.delete and into is not None:
+        emptied = into is not None and not rows and self._is_mount(into)
+        if self._options.delete and into is not None and not emptied:
             with self._report.telling(folder.path):
                 self._delete_others(bench, folder.path, into, {row.name for row in rows})
         if folder.metadata is not None and into is not None and not self._options.dry_run:
@@ -290,7 +316,13 @@ class _Run:
     def _delete_others(self, bench: _Bench, folder: bytes, into: int, names: set[bytes]) -> None:
         for name in bench.target.others(into, names):
             st = bench.target.look(into, name)
-            if st is None or (st.st_dev, st.st_ino) == self._history.repo.identity():
+            if st is None:
+                continue
+            if bench.target.is_guarded(st):
+                self._events.warning(
+                    "holds the repository or a mounted file system: left alone",
+                    tree.join(folder, name),
+                )
                 continue
             self._report.act("delete", tree.join(folder, name))
             self._report.count("deleted")
@@ -434,3 +466,11 @@ class _Run:
                 self._report.count("restored")
             return
         self._entry(bench, path, into, row)
+
+
+def _identity(path: bytes) -> tuple[int, int] | None:
+    try:
+        st = os.stat(path)
+    except OSError:
+        return None
+    return st.st_dev, st.st_ino

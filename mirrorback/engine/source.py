@@ -73,7 +73,7 @@ class Source:
         self, path: bytes, fd: int, rows: list[tree.Row], foreign: dict[str, int]
     ) -> list[tree.Row]:
         """Of what a directory holds, that which is to be backed up."""
-        device, ino = self._repository
+        device, ino = self._repository[0], system.inode_number(self._repository[1])
         chosen = rows
         if any(row[1] == ino for row in rows):
             chosen = [

@@ -21,7 +21,7 @@ from mirrorback.engine.source import Source
 from mirrorback.errors import Trouble
 from mirrorback.model import KIND_OF_FORMAT, Kind
 from mirrorback.plan import compare
-from mirrorback.store import live, reading, tree
+from mirrorback.store import live, reading, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
 from mirrorback.store.difference import Action, Difference, Gone
 from mirrorback.store.live import LiveRow
@@ -101,7 +101,7 @@ class Survey:
         st = os.fstat(self._source.fd)
         row = (
             "",
-            st.st_ino,
+            system.inode_number(st.st_ino),
             st.st_mode,
             0,
             st.st_mtime_ns,
@@ -172,6 +172,8 @@ class Survey:
                     self._stack.append(_Folder(path, number, True, fingerprint))
                 else:
                     self._counts.dirs += 1
+                    if any(live.count_below(self._catalog, number)):
+                        self._spool.gone_below(number)
 
     def _compare(
         self,

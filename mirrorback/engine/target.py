@@ -24,10 +24,13 @@ class Target:
     the way is replaced or refused, and leads nowhere.
     """
 
-    def __init__(self, top: int, stamp: str | None) -> None:
+    def __init__(
+        self, top: int, stamp: str | None, guarded: frozenset[tuple[int, int]] = frozenset()
+    ) -> None:
         """`top` is an open directory; `stamp` marks what is kept aside, None if
-        nothing is."""
+        nothing is; `guarded` are device and inode number of folders that stay."""
         self._top = top
+        self._guarded = guarded
         self._cursor = tree.Cursor(top)
         self._stamp = stamp
         self.kept_aside = 0
@@ -43,7 +46,9 @@ class Target:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise Trouble("something that is no folder stands in the way") from error
-            raise Trouble((error.strerror or str(error)).lower()) from error
+            raise Trouble(
+                (error.strerror or str(error)).lower(), vanished=error.errno == errno.ENOENT
+            ) from error
 
     def look(self, folder: int, name: bytes) -> os.stat_result | None:
         """What stands at a name, None where nothing does."""
@@ -68,11 +73,17 @@ class Target:
         self.clear(folder, name)
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
+    def is_guarded(self, st: os.stat_result) -> bool:
+        """Whether it must not be moved or removed."""
+        return (st.st_dev, st.st_ino) in self._guarded
+
     def clear(self, folder: int, name: bytes) -> None:
         """Move what stands at a name out of the way, if anything does."""
         st = self.look(folder, name)
         if st is None:
             return
+        if self.is_guarded(st):
+            raise Trouble("holds the repository or a mounted file system: left alone")
         if self._stamp is not None:
             self._keep_aside(folder, name, st)
         elif stat.S_ISDIR(st.st_mode):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
 from collections.abc import Iterator
 from datetime import datetime
-from queue import Queue
+from queue import Full, Queue
 
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import READ_SAFELY, History
@@ -105,7 +106,8 @@ class _Objects:
                     self._todo.get_nowait()
                 feeder.join(0.01)
             for _thread in crew:
-                self._todo.put(None)
+                with contextlib.suppress(Full):  # then there is something to take
+                    self._todo.put_nowait(None)
             for thread in crew:
                 thread.join()
 
@@ -145,8 +147,8 @@ class _Objects:
         """Read one object where it is shown last; where it is split over inodes, each."""
         with self._history.catalog.lock:
             rows = past.showing(self._history.catalog, number)
-        if rows[0].drive == schema.ABSENT:
-            return
+        if not rows or rows[0].drive == schema.ABSENT:
+            return  # (none: a snapshot was deleted meanwhile)
         seen: set[tuple[int, int]] = set()
         for row in reversed(rows):
             snapshot = self._last_shown(row)
@@ -154,11 +156,22 @@ class _Objects:
                 continue
             problem = self._check(row, snapshot, folders, seen)
             if problem is not None:
+                if self._moved_on(folders):
+                    # Another run has renamed folders under our feet.
+                    yield from self._object(number, folders)
+                    return
                 yield self._tell(row, rows, snapshot, problem)
             if rows[0].drive != schema.SPLIT:
                 break
         if rows[0].metadata.kind is Kind.FILE:
             self._events.advance(1)
+
+    def _moved_on(self, folders: _Folders) -> bool:
+        """Whether there are other snapshots now than those that `folders` know."""
+        with self._history.catalog.lock:
+            now = self._history.refreshed()
+            self._snapshots = now
+        return folders.renew(now)
 
     def _check(
         self, row: PastRow, snapshot: Snapshot, folders: _Folders, seen: set[tuple[int, int]]
@@ -249,6 +262,16 @@ class _Folders:
     def __init__(self, history: History) -> None:
         self._history = history
         self._open: dict[int, tuple[int, tree.Cursor]] = {}
+        self._snapshots = history.snapshots()
+
+    def renew(self, snapshots: list[Snapshot]) -> bool:
+        """Forget what is open where these snapshots are others than before; whether
+        they are."""
+        if snapshots == self._snapshots:
+            return False
+        self.close()
+        self._snapshots = snapshots
+        return True
 
     def open(self, snapshot: Snapshot, path: bytes) -> int:
         """A descriptor of a directory of a snapshot, good until the next call.

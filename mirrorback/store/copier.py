@@ -127,7 +127,10 @@ class Copier:
                 return None  # the drive has lost it; it will be copied anew
             if found != seen.digest:
                 return None
-            os.rename(name, name, src_dir_fd=left, dst_dir_fd=into)
+            try:
+                os.rename(name, name, src_dir_fd=left, dst_dir_fd=into)
+            except PermissionError:
+                return None
             return Copied(seen, self._dresser.dress_open(fd, seen.metadata, fresh=False))
         finally:
             os.close(fd)

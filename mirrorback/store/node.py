@@ -79,10 +79,11 @@ class Dresser:
 
     def __init__(self, *, owner: bool = True, enterable: bool = False) -> None:
         """`owner` off leaves ownership alone.  `enterable` keeps directories
-        open to a process that is not root, which must come back to them."""
+        open to a process that is not root, which must come back to them, and rename
+        them, for which Linux asks the permission to write."""
         self._uid, self._gid = os.geteuid(), os.getegid()
         self._owner = owner
-        self._least = 0o500 if enterable and self._uid != 0 else 0
+        self._least = 0o700 if enterable and self._uid != 0 else 0
 
     def dress_open(self, fd: int, metadata: Metadata, *, fresh: bool = True) -> list[str]:
         """An open file or directory; `fresh` when this process has just made it."""

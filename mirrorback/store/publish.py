@@ -49,6 +49,7 @@ from mirrorback.store.repository import (
 )
 
 Progress = Callable[[int], None]
+NAME_LENGTH = len("2026-11-22-020000")
 
 
 def publish(repo: Repository, catalog: Catalog, spooled: spool.Spool, new: NewSnapshot) -> None:
@@ -73,8 +74,8 @@ def complete(repo: Repository, catalog: Catalog) -> None:
         ).fetchone()
         _exchange(repo, root, older)
         if older is not None:
-            _name_former_mirror(repo, catalog, older)
-            _restore_time(repo, catalog, older[0], os.fsencode(older[1]))
+            name = _name_former_mirror(repo, catalog, older)
+            _restore_time(repo, catalog, older[0], os.fsencode(name))
         _restore_time(repo, catalog, number, CURRENT)
         with contextlib.suppress(FileNotFoundError):
             os.rename(MIRROR + b".new", MIRROR, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
@@ -103,23 +104,25 @@ def _waiting(older: tuple[int, str, int] | None) -> bytes:
     return b"former-%d" % (older[2] if older else 0)
 
 
-def _name_former_mirror(repo: Repository, catalog: Catalog, older: tuple[int, str, int]) -> None:
+def _name_former_mirror(repo: Repository, catalog: Catalog, older: tuple[int, str, int]) -> str:
+    """Give what was the mirror its dated name, if it has none yet; the name."""
     number, name, root = older
     for held in (INCOMING, _waiting(older)):
         if repo.root_number(repo.inner, held) == root:
             break
     else:
-        return
-    for attempt in range(1, 100):
-        free = name if attempt == 1 else f"{name}-{attempt}"
-        try:
-            system.rename_new(repo.inner, held, repo.fd, os.fsencode(free))
-        except FileExistsError:
+        return name
+    others = {row[0] for row in catalog.db.execute("SELECT name FROM snapshot")} - {name}
+    base = name[:NAME_LENGTH]
+    names = [name, *(base if n == 1 else f"{base}-{n}" for n in range(1, 1000))]
+    for free in names:
+        if free in others or repo.root_number(repo.fd, os.fsencode(free)) is not None:
             continue  # someone made a folder of this name
         if free != name:
             with catalog.transaction() as db:
                 db.execute("UPDATE snapshot SET name = ? WHERE id = ?", (free, number))
-        return
+        system.rename_new(repo.inner, held, repo.fd, os.fsencode(free))
+        return free
     raise Damaged(f"there are folders of the name {name} already; move them away")
 
 
@@ -155,6 +158,12 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
     for unfinished in (MIRROR, b"repository.toml"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unfinished + b".new", dir_fd=repo.inner)
+
+
+def forget(repo: Repository) -> None:
+    """Remove the snapshot that was being built.  Raises OSError."""
+    name = _next_salvage(repo)
+    os.rename(INCOMING, TRASH + b"/" + name, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
 
 
 def _next_salvage(repo: Repository) -> bytes:

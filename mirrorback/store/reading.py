@@ -84,7 +84,8 @@ def look(dir_fd: int, name: bytes, mode: int) -> Seen:
             if stat.S_IFMT(st.st_mode) != stat.S_IFMT(mode):
                 raise Trouble("turned into something else while being read", vanished=True)
             metadata = node.read_other(st, dir_fd, name)
-    return Seen(metadata, None, st.st_ino, st.st_ctime_ns, st.st_nlink, now)
+    ino = system.inode_number(st.st_ino)
+    return Seen(metadata, None, ino, st.st_ctime_ns, st.st_nlink, now)
 
 
 def digest_file(dir_fd: int, name: bytes, sparse: bool | None, progress: Progress) -> Seen:
@@ -128,7 +129,9 @@ def read_file(dir_fd: int, name: bytes) -> tuple[Seen, bytes] | None:
         finally:
             os.close(fd)
     digest = content.digest_bytes(data, size)
-    return Seen(metadata, digest, st.st_ino, st.st_ctime_ns, st.st_nlink, now, torn), data
+    return Seen(
+        metadata, digest, system.inode_number(st.st_ino), st.st_ctime_ns, st.st_nlink, now, torn
+    ), data
 
 
 def copy_file(
@@ -193,7 +196,15 @@ def _read_settled(
         if same or attempt == ATTEMPTS:
             break
         again()
-    return Seen(metadata, digest, st.st_ino, st.st_ctime_ns, st.st_nlink, now, torn=not same)
+    return Seen(
+        metadata,
+        digest,
+        system.inode_number(st.st_ino),
+        st.st_ctime_ns,
+        st.st_nlink,
+        now,
+        torn=not same,
+    )
 
 
 def _state(st: os.stat_result) -> tuple[int, int, int]:

@@ -46,7 +46,8 @@ To copy the whole backup to another drive, keep the hard links:
 
     rsync -aHAX Backup/ /media/other/Backup/
 
-To remove old states use `mirrorback delete`, or simply remove a dated folder.
+To remove old states use `mirrorback delete`.  A dated folder that you remove by
+hand does no harm to the others, but will be reported as missing.
 
 .mirrorback/            what mirrorback itself needs: a catalog of all versions,
                         which can be made anew from the folders

@@ -48,6 +48,11 @@ def _failed(*names: bytes) -> OSError:
     return OSError(number, os.strerror(number), *(os.fsdecode(name) for name in names[:1]))
 
 
+def inode_number(number: int) -> int:
+    """An inode number as a column of SQLite holds it: some file systems use all 64 bits."""
+    return number if number < 1 << 63 else number - (1 << 64)
+
+
 # --- statx -----------------------------------------------------------------------
 
 _AT_EMPTY_PATH = 0x1000

@@ -125,7 +125,7 @@ def scan(fd: int, device: int) -> tuple[list[Row], dict[str, int], list[tuple[st
             append(
                 (
                     name,
-                    st.st_ino,
+                    ino if (ino := st.st_ino) < 1 << 63 else system.inode_number(ino),
                     st.st_mode,
                     st.st_size,
                     st.st_mtime_ns,
