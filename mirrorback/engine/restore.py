@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
-from mirrorback.engine.restored import Report, RestoreResult
-from mirrorback.engine.target import Target
+from mirrorback.engine.restored import Report, RestoreOptions, RestoreResult
+from mirrorback.engine.target import Target, identity, places_to_keep
 from mirrorback.engine.writer import Writer
 from mirrorback.errors import Damaged, DriveError, Refused, Trouble, UsageError
 from mirrorback.model import Kind, Metadata, Snapshot
@@ -31,19 +31,6 @@ from mirrorback.store.workers import work_through
 __all__ = ["Overwrite", "RestoreOptions", "RestoreResult", "restore"]
 
 THREADS = 2
-
-
-@dataclass(frozen=True)
-class RestoreOptions:
-    """How and whereto; exactly one of `to` and `in_place` is given."""
-
-    to: str | None = None
-    in_place: bool = False
-    overwrite: Overwrite = Overwrite.IF_CHANGED
-    delete: bool = False
-    dry_run: bool = False
-    owner: bool = True
-    keep: bool = True
 
 
 def restore(
@@ -172,7 +159,9 @@ class _Run:
     ) -> None:
         self._there = top is not None
         stamp = self._history.stamp() if self._options.keep else None
-        guarded = frozenset() if top is None else self._guard(top)
+        guarded: frozenset[tuple[int, int]] = frozenset()
+        if top is not None:
+            self._mounts, guarded = places_to_keep(top, self._history.repo.path)
         targets: list[Target] = []
 
         def tools() -> _Bench:
@@ -194,24 +183,6 @@ class _Run:
         self._finish(bench)
         bench.close()
         self._report.result.kept_aside = sum(target.kept_aside for target in targets)
-
-    def _guard(self, top: int) -> frozenset[tuple[int, int]]:
-        """Folders that no restore moves or removes: mounts below the target, the
-        repository, and whatever holds one of them."""
-        real = os.path.realpath(b"/proc/self/fd/%d" % top)
-        below = [p for p in system.mount_points() if p.startswith(real.rstrip(b"/") + b"/")]
-        self._mounts = frozenset(filter(None, map(_identity, below)))
-        found = set()
-        for path in (*below, self._history.repo.path):
-            while len(path) > 1:
-                found.add(_identity(path))
-                path = os.path.dirname(path)
-        return frozenset(filter(None, found))
-
-    def _is_mount(self, folder: int) -> bool:
-        """Whether a folder of the target is one that something is mounted on."""
-        st = os.fstat(folder)
-        return (st.st_dev, st.st_ino) in self._mounts
 
     def _stop(self) -> None:
         self._writer.stopped = True
@@ -272,7 +243,7 @@ class _Run:
                 found = self._child(bench, folder.path, into, row)
                 if found is not None:
                     below.append(found)
-        emptied = into is not None and not rows and self._is_mount(into)
+        emptied = into is not None and not rows and identity(os.fstat(into)) in self._mounts
         if self._options.delete and into is not None and not emptied:
             with self._report.telling(folder.path):
                 self._delete_others(bench, folder.path, into, {row.name for row in rows})
@@ -466,11 +437,3 @@ class _Run:
                 self._report.count("restored")
             return
         self._entry(bench, path, into, row)
-
-
-def _identity(path: bytes) -> tuple[int, int] | None:
-    try:
-        st = os.stat(path)
-    except OSError:
-        return None
-    return st.st_dev, st.st_ino

@@ -1,4 +1,4 @@
-"""What a restore has done, counted and told as it goes on."""
+"""What a restore is to do, and what it has done, counted and told as it goes on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from dataclasses import dataclass, field
 
 from mirrorback.engine.events import Events
 from mirrorback.errors import Damaged, Trouble
+from mirrorback.plan.restoring import Overwrite
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How and whereto; exactly one of `to` and `in_place` is given."""
+
+    to: str | None = None
+    in_place: bool = False
+    overwrite: Overwrite = Overwrite.IF_CHANGED
+    delete: bool = False
+    dry_run: bool = False
+    owner: bool = True
+    keep: bool = True
 
 
 @dataclass

@@ -116,7 +116,7 @@ class Survey:
         reading_ = _Reading(top, self._source.fd, time.time_ns())
         if old is None:
             self._new(reading_, row, b"", st.st_dev, None)
-        elif not _unchanged(row, old):
+        elif not live.unchanged(row, old):
             self._altered_other(reading_, row, st.st_dev, old)
         fingerprint = self._catalog.db.execute(
             "SELECT fingerprint FROM directory WHERE id = ?", (ROOT_DIR,)
@@ -195,7 +195,7 @@ class Survey:
                 self._new(looked, row, name, dev, old)
                 if old is not None and old.kind == Kind.DIRECTORY:
                     self._spool.gone_below(known[name][0])
-            elif _unchanged(row, old) and not (self._checksum and old.kind == Kind.FILE):
+            elif live.unchanged(row, old) and not (self._checksum and old.kind == Kind.FILE):
                 if old.stale:
                     self._spool.add("stale", old.entry, 0)
             elif row[2] & 0o170000 == FILE and old.kind == Kind.FILE:
@@ -429,25 +429,3 @@ def _allocated(fd: int, row: tree.Row) -> int:
         return min(size, os.stat(row[0], dir_fd=fd, follow_symlinks=False).st_blocks * 512)
     except OSError:
         return size
-
-
-def _unchanged(row: tree.Row, old: LiveRow) -> bool:
-    """Whether the source says the same of an entry as the last time."""
-    kind = KIND_OF_FORMAT[row[2] & 0o170000]
-    if kind != old.kind:
-        return False
-    if kind is Kind.SYMLINK:
-        mode_same = True
-    else:
-        mode_same = row[2] & 0o7777 == old.mode
-    return (
-        mode_same
-        and row[5] == old.ctime
-        and row[4] == old.mtime
-        and row[1] == old.ino
-        and row[6] == old.uid
-        and row[7] == old.gid
-        and (kind is Kind.DIRECTORY or row[8] == old.nlink)
-        and (kind is not Kind.FILE or row[3] == old.size)
-        and (kind not in (Kind.CHAR, Kind.BLOCK) or row[9] == old.rdev)
-    )

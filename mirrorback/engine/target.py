@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mirrorback.errors import Trouble
 from mirrorback.model import Kind
@@ -15,6 +15,36 @@ from mirrorback.plan import restoring
 from mirrorback.store import remove, system, tree
 
 TEMPORARY = b".mirrorback-"
+
+
+Identity = tuple[int, int]  # device and inode number
+
+
+def identity(st: os.stat_result) -> Identity:
+    """What tells an inode from all others."""
+    return st.st_dev, st.st_ino
+
+
+def places_to_keep(top: int, repository: bytes) -> tuple[frozenset[Identity], frozenset[Identity]]:
+    """Of the tree below an open directory: what other file systems are mounted on, and
+    all that no restore may move or remove, which is these, the repository, and
+    whatever holds one of them."""
+    real = os.path.realpath(system.path_of(top, b"")).rstrip(b"/") + b"/"
+    mounts = [point for point in system.mount_points() if point.startswith(real)]
+    kept: set[bytes] = set()
+    for path in (*mounts, repository):
+        while len(path) > 1:
+            kept.add(path)
+            path = os.path.dirname(path)
+    return _identities(mounts), _identities(kept)
+
+
+def _identities(paths: Iterable[bytes]) -> frozenset[Identity]:
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found.add(identity(os.stat(path)))
+    return frozenset(found)
 
 
 class Target:
@@ -25,7 +55,7 @@ class Target:
     """
 
     def __init__(
-        self, top: int, stamp: str | None, guarded: frozenset[tuple[int, int]] = frozenset()
+        self, top: int, stamp: str | None, guarded: frozenset[Identity] = frozenset()
     ) -> None:
         """`top` is an open directory; `stamp` marks what is kept aside, None if
         nothing is; `guarded` are device and inode number of folders that stay."""
@@ -75,7 +105,7 @@ class Target:
 
     def is_guarded(self, st: os.stat_result) -> bool:
         """Whether it must not be moved or removed."""
-        return (st.st_dev, st.st_ino) in self._guarded
+        return identity(st) in self._guarded
 
     def clear(self, folder: int, name: bytes) -> None:
         """Move what stands at a name out of the way, if anything does."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mirrorback.model import Digest, Kind, Metadata, Owner
+from mirrorback.model import KIND_OF_FORMAT, Digest, Kind, Metadata, Owner
 from mirrorback.store import encoding
 from mirrorback.store.catalog import Catalog
+from mirrorback.store.tree import Row
 
 METADATA = (
     "o.kind, o.mode, w.uid, w.gid, w.user, w.grp, o.mtime, o.size, o.rdev, o.target, a.value,"
@@ -176,3 +177,25 @@ def count_below(catalog: Catalog, directory: int) -> tuple[int, int, int]:
             (directory,),
         ).fetchone()
     return row[0], row[1], row[2]
+
+
+def unchanged(row: Row, old: LiveRow) -> bool:
+    """Whether the source says the same of an entry as the last time."""
+    kind = KIND_OF_FORMAT[row[2] & 0o170000]
+    if kind != old.kind:
+        return False
+    if kind is Kind.SYMLINK:
+        mode_same = True
+    else:
+        mode_same = row[2] & 0o7777 == old.mode
+    return (
+        mode_same
+        and row[5] == old.ctime
+        and row[4] == old.mtime
+        and row[1] == old.ino
+        and row[6] == old.uid
+        and row[7] == old.gid
+        and (kind is Kind.DIRECTORY or row[8] == old.nlink)
+        and (kind is not Kind.FILE or row[3] == old.size)
+        and (kind not in (Kind.CHAR, Kind.BLOCK) or row[9] == old.rdev)
+    )
