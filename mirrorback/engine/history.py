@@ -202,14 +202,29 @@ class History:
         versions = self._versions_of(found)
         if not versions:
             self.entry(found, self.resolve(None))
-        seen = {found}
-        while follow and versions and versions[0].moved_from not in (None, *seen):
-            origin = versions[0].moved_from
-            assert origin is not None
-            seen.add(origin)
-            first = versions[0].first.id
-            versions = [v for v in self._versions_of(origin) if v.last.id < first] + versions
-        return versions
+        if follow:
+            versions += self._before_moves(found)
+        return sorted(versions, key=lambda version: version.first.id)
+
+    def _before_moves(self, path: bytes) -> Iterator[Version]:
+        """What the files at a path were before they moved there, by their lineages."""
+        place = past.find_directory(self.catalog, path)
+        todo = [] if place is None else past.runs(self.catalog, *place)
+        seen: set[int] = set()
+        while todo:
+            row = todo.pop()
+            if row.from_dir is None or row.from_name is None:
+                continue
+            earlier = [
+                before
+                for before in past.runs(self.catalog, row.from_dir, row.from_name)
+                if before.lineage == row.lineage
+                and before.first < row.first
+                and before.entry not in seen
+            ]
+            seen.update(before.entry for before in earlier)
+            yield from self._merge(self._moved_from(row) or b"", earlier)
+            todo += earlier
 
     def _versions_of(self, path: bytes) -> list[Version]:
         place = past.find_directory(self.catalog, path)

@@ -140,6 +140,11 @@ def test_rotated_logs_are_moves_in_diff_too(nights: Nights) -> None:
         found = {c.path: (c.change, c.from_path) for c in history.diff("1B", None)}
     assert found[b"log.1"] == (ChangeKind.MOVED, b"log")
     assert found[b"log.2"] == (ChangeKind.MOVED, b"log.1")
+    (nights.source / "log.1").replace(nights.source / "log.2")
+    nights.backup()
+    with nights.history() as history:
+        paths = [version.path for version in history.versions(b"log.2", follow=True)]
+    assert paths.count(b"log") == 1 and paths.count(b"log.1") == 2
 
 
 @as_root
