@@ -209,6 +209,12 @@ class Placer:
     def keep(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> None:
         """Link what the mirror had at this path, marked as no longer what the source has."""
         assert difference.entry is not None and difference.object is not None
+        if self._spool.fetch(
+            "SELECT 1 FROM spool.gone WHERE entry = ? AND moved_to IS NOT NULL",
+            (difference.entry,),
+        ):
+            self._keep_apart(bench, folder, into, difference)
+            return
         here = difference._replace(moved=None, use=difference.object)
         if not self.absent(difference.object) and not self._link(
             bench, folder, into, here, difference.object
@@ -218,6 +224,23 @@ class Placer:
             return
         self._spool.add("stale", difference.entry, 1)
         self._spool.update("DELETE FROM spool.gone WHERE entry = ?", (difference.entry,))
+
+    def _keep_apart(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> None:
+        """The same, where the object goes on under another name: an inode of its own."""
+        assert difference.object is not None
+        metadata, digest = live.object_row(self._catalog, difference.object)
+        try:
+            origin = bench.mirror(folder), difference.name
+            self._duplicate(origin, into, difference.name)
+        except OSError as error:
+            if error.errno not in LOST:
+                raise
+            self._spool.add("closed", difference.entry)
+            return
+        number = self._spool.new_id("object")
+        self._spool.object(number, metadata, digest, (0, UNSETTLED_CTIME, 1))
+        was = difference._replace(moved=None, old_lineage=None, kind=int(metadata.kind))
+        self.record(was, number, stale=1)
 
     # --- new inodes ----------------------------------------------------------------------
 
@@ -364,7 +387,7 @@ class Placer:
         if leader in self.leaders:
             self._led[leader] = ((folder, difference.name), number)
 
-    def record(self, difference: Difference, number: int) -> None:
+    def record(self, difference: Difference, number: int, stale: int = 0) -> None:
         """Spool the entry that a difference has become; it shows object `number`."""
         entry = self._spool.new_id("entry")
         from_dir = from_name = None
@@ -385,7 +408,7 @@ class Placer:
             lineage,
             from_dir,
             from_name,
-            0,
+            stale,
         )
 
     def refresh(self, number: int, difference: Difference) -> None:

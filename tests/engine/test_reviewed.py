@@ -229,3 +229,26 @@ def test_a_dry_restore_meets_the_same_file_in_the_way(nights: Nights, tmp_path: 
     (target / "a").write_text("in the way")
     run("restore", nights.repository, "a/f", "--to", target, "-n", code=1)
     run("restore", nights.repository, "a/f", "--to", target, code=1)
+
+
+@as_root
+def test_a_stale_name_is_not_fused_with_where_its_file_went(theirs: Nights) -> None:
+    log = theirs.source / "log"
+    log.write_text("the first log")
+    give(log)
+    run("backup", "--init", theirs.source, theirs.repository, uid=NOBODY)
+    log.rename(theirs.source / "log.1")
+    log.write_text("a new log that nobody may read")
+    log.chmod(0)
+    time.sleep(1.1)
+    done = run("backup", theirs.source, theirs.repository, "--json", uid=NOBODY, code=3)
+    assert (done.summary["files_stale"], done.summary["files_moved"]) == (1, 1)
+    one, other = theirs.current / "log", theirs.current / "log.1"
+    assert one.read_text() == other.read_text() == "the first log"
+    assert one.stat().st_ino != other.stat().st_ino
+    log.chmod(0o644)
+    time.sleep(1.1)
+    run("backup", theirs.source, theirs.repository, uid=NOBODY)
+    assert one.read_text() == "a new log that nobody may read"
+    assert other.read_text() == "the first log"
+    assert theirs.problems() == []
