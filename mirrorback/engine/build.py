@@ -73,6 +73,8 @@ class Build:
         self._events = events
         self._not_kept = not_kept
         self._dresser = node.Dresser(enterable=True)
+        lost = "SELECT 1 FROM spool.gone WHERE NOT replaced LIMIT 1"
+        self._any_gone = bool(spool.fetch(lost))
         self.tally = Tally(events)
         self._placer = Placer(catalog, spool, self._dresser, not_kept, self.tally)
 
@@ -158,7 +160,7 @@ class Build:
         changes = self._spool.changes_in(folder.id)
         touched = {d.name for d in changes}
         names = live.names(self._catalog, folder.id) if folder.known else []
-        if names and self._spool.used:
+        if names and self._any_gone:
             touched |= self._spool.gone_in(folder.id)
         folders = [n[0] for n in names if n[1] == Kind.DIRECTORY and n[0] not in touched]
         self._link_all(folder, bench, into, names, touched)
@@ -173,7 +175,7 @@ class Build:
         folder: _Folder,
         bench: Bench,
         into: int,
-        names: list[tuple[bytes, int, int, int]],
+        names: list[tuple[bytes, int]],
         touched: set[bytes],
     ) -> None:
         """Link what has not changed."""
@@ -185,13 +187,13 @@ class Build:
             origin = -1  # each name will fail, and be looked at
         count = 0
         link = os.link
-        for name, kind, number, entry in names:
+        for name, kind in names:
             if kind == Kind.DIRECTORY or name in touched:
                 continue
             try:
                 link(name, name, src_dir_fd=origin, dst_dir_fd=into, follow_symlinks=False)
             except OSError as error:
-                self._unlinkable(folder, bench, into, name, number, entry, error)
+                self._unlinkable(folder, bench, into, name, error)
             count += 1
         self._events.advance(count)
 
@@ -201,11 +203,10 @@ class Build:
         bench: Bench,
         into: int,
         name: bytes,
-        number: int,
-        entry: int,
         error: OSError,
     ) -> None:
         """An unchanged entry that cannot be linked from the mirror."""
+        number, entry = live.shown_at(self._catalog, folder.id, name)
         if self._placer.absent(number):
             return
         path = tree.join(folder.path, name)

@@ -85,13 +85,22 @@ def _live_row(columns: tuple) -> LiveRow:  # type: ignore[type-arg]
     )
 
 
-def names(catalog: Catalog, directory: int) -> list[tuple[bytes, int, int, int]]:
-    """Name, kind, object and entry of the mirror's entries in one directory."""
+def names(catalog: Catalog, directory: int) -> list[tuple[bytes, int]]:
+    """Name and kind of the mirror's entries in one directory."""
     with catalog.lock:
         return catalog.db.execute(
-            "SELECT name, kind, object, id FROM entry WHERE dir = ? AND last IS NULL",
-            (directory,),
+            "SELECT name, kind FROM entry WHERE dir = ? AND last IS NULL", (directory,)
         ).fetchall()
+
+
+def shown_at(catalog: Catalog, directory: int, name: bytes) -> tuple[int, int]:
+    """Object and entry that the mirror shows at a name."""
+    with catalog.lock:
+        row: tuple[int, int] = catalog.db.execute(
+            "SELECT object, id FROM entry WHERE dir = ? AND name = ? AND last IS NULL",
+            (directory, name),
+        ).fetchone()
+    return row
 
 
 def children(catalog: Catalog, directory: int) -> dict[bytes, tuple[int, bytes | None]]:
