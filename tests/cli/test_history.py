@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -239,19 +238,15 @@ def test_a_catalog_that_is_gone_or_garbage(four: Nights) -> None:
     assert not path.exists()
 
 
-def test_any_flipped_bit_in_the_catalog_is_found_or_harmless(four: Nights) -> None:
+def test_a_flipped_bit_in_a_row_of_the_catalog_is_found(four: Nights) -> None:
     """SQLite does not see a flipped bit in a payload."""
     path = four.repository / ".mirrorback" / "catalog.db"
     whole = path.read_bytes()
-    with sqlite3.connect(path) as db:
-        used = db.execute("SELECT count(*) FROM entry").fetchone()[0]
-    db.close()
-    assert used
     at = whole.index(b"keep")
     path.write_bytes(whole[:at] + b"kEep" + whole[at + 4 :])
-    assert run("verify", four.repository, code=4).err or True
+    assert run("verify", four.repository, "--json", code=4).json != []
     path.write_bytes(whole)
-    assert run("verify", four.repository).out == run("verify", four.repository).out
+    assert run("verify", four.repository, "--json").json == []
 
 
 def test_json_is_the_only_thing_on_standard_output(four: Nights) -> None:

@@ -100,7 +100,7 @@ def test_a_source_that_may_not_be_written(theirs: Nights) -> None:
     assert target.joinpath("d").stat().st_mode & 0o777 == 0o555
 
 
-def test_inode_numbers_of_all_64_bits(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inode_numbers_of_all_64_bits() -> None:
     for number in (0, 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1):
         assert -(1 << 63) <= system.inode_number(number) < 1 << 63
     assert system.inode_number(1 << 63) != system.inode_number(0)
