@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from mirrorback.engine import create, planned, resolve
-from mirrorback.engine.build import HELPERS_FROM, Build, Crew
+from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
@@ -31,6 +31,9 @@ from mirrorback.store.spool import Spool
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_HELPERS = 4
+# From here on starting helper processes costs less than it gains.
+COPIES_FOR_HELPERS = 3000
+NAMES_FOR_HELPERS = 30_000
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ class _Run:
         not_kept = node.NotKept()
         self._events.phase(Phase.BUILD, counts.files, cost.bytes)
         build = Build(self._repo, catalog, spool, source, self._events, not_kept)
-        root = build.run(self._crew(cost))
+        root = build.run(self._crew(counts, cost))
         self._add_up(counts, build.tally, spool)
         self._summary.not_kept = not_kept.counts()
         if mirror is not None and not self._options.always and planned.nothing_came(spool):
@@ -238,10 +241,10 @@ class _Run:
         self._summary.unchanged = True
         publish.empty_trash(self._repo, salvage=True)
 
-    def _crew(self, cost: resolve.Cost) -> Crew:
+    def _crew(self, counts: Counts, cost: resolve.Cost) -> Crew:
         """Who builds.  Where the drive has a head to move, one copies at a time."""
         rotational = system.is_rotational(self._repo.path)
-        if cost.files < HELPERS_FROM:
+        if cost.files < COPIES_FOR_HELPERS and counts.files < NAMES_FOR_HELPERS:
             return Crew(1 if rotational else 2)
         helpers = 1 if rotational else min(1 + (os.cpu_count() or 1), MOST_HELPERS)
         return Crew(helpers + 1, helpers)

@@ -5,27 +5,26 @@ from __future__ import annotations
 import errno
 
 from mirrorback.store import tree
-from mirrorback.store.copier import Copier, Copying, Roots
+from mirrorback.store.copier import Copier, Filling, Roots
 
 
 class Bench:
-    """What one thread works with: a cursor in each of the trees, and someone who copies."""
+    """What one thread works with: a cursor in each of the trees, and someone who fills folders."""
 
-    def __init__(self, roots: Roots, helper: Copying | None) -> None:
-        """Without a helper the thread copies by itself."""
+    def __init__(self, roots: Roots, helper: Filling | None) -> None:
+        """Without a helper the thread fills folders by itself."""
         own = Copier(roots)
         self._own = own
-        self.copier: Copying = own if helper is None else helper
-        self.source = tree.Cursor(roots.source)
-        self.incoming = tree.Cursor(roots.incoming)
-        self._current = tree.Cursor(roots.mirror) if roots.mirror is not None else None
+        self.filler: Filling = own if helper is None else helper
+        self.source = own.source
+        self.incoming = own.incoming
         self._elsewhere = tree.Cursor(roots.mirror) if roots.mirror is not None else None
         self._other_incoming = tree.Cursor(roots.incoming)
 
     def mirror(self, path: bytes, *, elsewhere: bool = False) -> int:
         """A directory of the mirror; `elsewhere` leaves the one of the last call
         open, for a look at another.  Raises OSError."""
-        cursor = self._elsewhere if elsewhere else self._current
+        cursor = self._elsewhere if elsewhere else self._own.mirror
         if cursor is None:
             raise FileNotFoundError(errno.ENOENT, "there is no mirror")
         return cursor.open(path)
@@ -36,13 +35,6 @@ class Bench:
 
     def close(self) -> None:
         """Close what is open."""
-        for cursor in (
-            self.source,
-            self.incoming,
-            self._current,
-            self._elsewhere,
-            self._other_incoming,
-            self._own,
-        ):
+        for cursor in (self._elsewhere, self._other_incoming, self._own):
             if cursor is not None:
                 cursor.close()

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mirrorback.engine import planned
@@ -24,20 +24,19 @@ from mirrorback.errors import Trouble
 from mirrorback.model import Kind, Metadata
 from mirrorback.store import live, node, reading, tree, xattrs
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
-from mirrorback.store.copier import Copied, Roots
+from mirrorback.store.copier import Roots, Work
 from mirrorback.store.difference import Action, Difference
 from mirrorback.store.helper import Helper
 from mirrorback.store.repository import CURRENT, INCOMING, TRASH, Repository
 from mirrorback.store.spool import Spool
 from mirrorback.store.workers import work_through
 
-HELPERS_FROM = 3000  # files to copy: below, starting processes costs more than it gains
 AT_ONCE = 256  # files copied before what came of them is recorded
 
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """How many threads decide, link and record, and how many processes copy for them
+    """How many threads decide and record, and how many processes link and copy for them
     (none: the threads themselves do)."""
 
     threads: int
@@ -145,7 +144,7 @@ class Build:
         changes = self._spool.changes_in(ABOVE_ROOT)
         try:
             if changes:
-                metadata = self._folder_changed(bench, -1, changes[0])
+                metadata = self._folder_changed(bench, b"", changes[0])
                 known = changes[0].entry is not None
             else:
                 metadata = live.directory_metadata(self._catalog, ABOVE_ROOT)[b""]
@@ -156,46 +155,60 @@ class Build:
 
     def _fill(self, folder: _Folder, bench: Bench, push: Callable[..., None]) -> None:
         """Make everything that a directory holds, then give it its own metadata."""
-        into = bench.incoming.open(folder.path)
         changes = self._spool.changes_in(folder.id)
         touched = {d.name for d in changes}
         names = live.names(self._catalog, folder.id) if folder.known else []
         if names and self._any_gone:
             touched |= self._spool.gone_in(folder.id)
-        folders = [n[0] for n in names if n[1] == Kind.DIRECTORY and n[0] not in touched]
-        self._link_all(folder, bench, into, names, touched)
-        below = self._known_folders(folder, into, folders)
-        if changes:
-            below += self._make_changes(folder, bench, into, changes)
-        self._dress(into, folder.metadata)
+        folders: list[bytes] = []
+        links: list[bytes] = []
+        for name, kind in names:
+            if name not in touched:
+                (folders if kind == Kind.DIRECTORY else links).append(name)
+        copies, others = _split(changes)
+        below = self._known_folders(folder, folders)
+        if others:
+            below += self._make_changes(folder, bench, others)
+        for at in range(0, max(len(copies), 1), AT_ONCE):
+            some = copies[at : at + AT_ONCE]
+            last = at + AT_ONCE >= len(copies)
+            dress = node.Dress.of(folder.metadata) if last else None
+            work = Work(folders, links, [d.name for d in some], dress)
+            self._fill_in(folder, bench, work, some)
+            folders, links = [], []
         push(*below)
 
-    def _link_all(
-        self,
-        folder: _Folder,
-        bench: Bench,
-        into: int,
-        names: list[tuple[bytes, int]],
-        touched: set[bytes],
-    ) -> None:
-        """Link what has not changed."""
-        if not names:
+    def _fill_in(self, folder: _Folder, bench: Bench, work: Work, copies: list[Difference]) -> None:
+        """Have some work of a folder done, and see to what could not be done so."""
+        filled = bench.filler.fill(folder.path, work, self.tally.copied)
+        self._events.advance(len(work.links))
+        if filled.missed:
+            self._not_kept.add(filled.missed)
+        troubled = []
+        for difference, result in self._placer.take_new(copies, filled.copied):
+            if isinstance(result, Trouble):
+                troubled.append((difference, result))
+            else:
+                placed = self._placer.take(folder.path, difference, result)
+                self._placed(folder, difference, placed)
+        if not filled.refused and not troubled:
             return
-        try:
-            origin = bench.mirror(folder.path)
-        except OSError:
-            origin = -1  # each name will fail, and be looked at
-        count = 0
-        link = os.link
-        for name, kind in names:
-            if kind == Kind.DIRECTORY or name in touched:
-                continue
-            try:
-                link(name, name, src_dir_fd=origin, dst_dir_fd=into, follow_symlinks=False)
-            except OSError as error:
+        with self._undressed(bench, folder.path) as into:
+            for name, error in filled.refused:
                 self._unlinkable(folder, bench, into, name, error)
-            count += 1
-        self._events.advance(count)
+            for difference, trouble in troubled:
+                self._trouble(folder, bench, into, difference, trouble)
+
+    @contextlib.contextmanager
+    def _undressed(self, bench: Bench, path: bytes) -> Iterator[int]:
+        """A folder of the new snapshot for a look in again: what is made in it inherits
+        neither group nor access control list, and it is left as it was."""
+        into = bench.incoming.open(path)
+        before = node.read_open(into, os.fstat(into), into, b"")
+        os.fchmod(into, 0o700)
+        xattrs.write(into, ())
+        yield into
+        self._dresser.dress_open(bench.incoming.open(path), before, fresh=False)
 
     def _unlinkable(
         self,
@@ -203,19 +216,17 @@ class Build:
         bench: Bench,
         into: int,
         name: bytes,
-        error: OSError,
+        error: int,
     ) -> None:
-        """An unchanged entry that cannot be linked from the mirror."""
+        """An unchanged entry that cannot be linked from the mirror; `error` is the errno."""
         number, entry = live.shown_at(self._catalog, folder.id, name)
         if self._placer.absent(number):
             return
         path = tree.join(folder.path, name)
-        if error.errno == errno.EMLINK:
+        if error == errno.EMLINK:
             origin = bench.mirror(folder.path), name
             self._placer.split(bench, (folder.path, name), into, number, origin)
             return
-        if error.errno not in (errno.ENOENT, errno.EBADF, errno.EPERM, errno.ENOTDIR):
-            raise error
         self.tally.warn("was missing from the mirror; taken from the source again", path)
         difference = self._from_catalog(folder.id, name, number, entry)
         self._make(folder, bench, into, difference)
@@ -244,64 +255,53 @@ class Build:
             old_lineage=row.lineage,
         )
 
-    def _known_folders(self, folder: _Folder, into: int, names: list[bytes]) -> list[_Folder]:
-        """Make the directories that were there before and have not changed."""
+    def _known_folders(self, folder: _Folder, names: list[bytes]) -> list[_Folder]:
+        """Directories that were there before and have not changed."""
         if not names:
             return []
         known = live.children(self._catalog, folder.id)
         metadata = live.directory_metadata(self._catalog, folder.id)
-        for name in names:
-            os.mkdir(name, 0o700, dir_fd=into)
         return [
             _Folder(tree.join(folder.path, name), known[name][0], True, metadata[name])
             for name in names
         ]
 
-    def _dress(self, fd: int, metadata: Metadata) -> None:
-        missed = self._dresser.dress_open(fd, metadata)
-        if missed:
-            self._not_kept.add(missed)
-
     # --- what differs ------------------------------------------------------------------
 
     def _make_changes(
-        self, folder: _Folder, bench: Bench, into: int, changes: list[Difference]
+        self, folder: _Folder, bench: Bench, changes: list[Difference]
     ) -> list[_Folder]:
+        into = bench.incoming.open(folder.path)
         below = []
-        files = []
+        known = None
         # By inode number, as the source's head would like it.
         for difference in sorted(changes, key=lambda d: d.ino):
             if difference.action == Action.DIRECTORY:
-                below.append(self._make_folder(folder, bench, into, difference))
-            elif difference.action == Action.COPY and difference.kind == Kind.FILE:
-                files.append(difference)
+                if known is None:
+                    known = live.children(self._catalog, folder.id)
+                below.append(self._make_folder(folder, bench, into, difference, known))
             elif difference.action != Action.FOLLOW:
                 self._make(folder, bench, into, difference)
-        for at in range(0, len(files), AT_ONCE):
-            some = files[at : at + AT_ONCE]
-            copied = bench.copier.copy(folder.path, [d.name for d in some], self.tally.copied)
-            for difference, result in zip(some, copied, strict=True):
-                self._make(folder, bench, into, difference, result)
         return below
 
     def _make_folder(
-        self, folder: _Folder, bench: Bench, into: int, difference: Difference
+        self,
+        folder: _Folder,
+        bench: Bench,
+        into: int,
+        difference: Difference,
+        known: dict[bytes, tuple[int, bytes | None]],
     ) -> _Folder:
-        path = tree.join(folder.path, difference.name)
-        os.mkdir(difference.name, 0o700, dir_fd=into)
-        known = difference.old_kind == Kind.DIRECTORY
-        number = self._folder_number(folder.id, difference.name)
-        metadata = self._folder_changed(bench, folder.id, difference)
-        return _Folder(path, number, known, metadata)
+        name = difference.name
+        os.mkdir(name, 0o700, dir_fd=into)
+        number = known[name][0] if name in known else self._spool.directory_id(folder.id, name)
+        metadata = self._folder_changed(bench, folder.path, difference)
+        was_there = difference.old_kind == Kind.DIRECTORY
+        return _Folder(tree.join(folder.path, name), number, was_there, metadata)
 
-    def _folder_number(self, parent: int, name: bytes) -> int:
-        found = live.children(self._catalog, parent).get(name)
-        if found is not None:
-            return found[0]
-        return self._spool.directory_id(parent, name)
-
-    def _folder_changed(self, bench: Bench, parent: int, difference: Difference) -> Metadata:
-        """Spool a directory's own change; the metadata it shall have."""
+    def _folder_changed(self, bench: Bench, parent: bytes, difference: Difference) -> Metadata:
+        """Spool a directory's own change; the metadata it shall have.  `parent` is the path
+        of the directory that holds it."""
         metadata = difference.metadata
         if not difference.inspected:
             metadata = self._inspect_folder(bench, parent, difference)
@@ -324,23 +324,15 @@ class Build:
         self._placer.record(difference, number)
         return metadata
 
-    def _inspect_folder(self, bench: Bench, parent: int, difference: Difference) -> Metadata:
+    def _inspect_folder(self, bench: Bench, parent: bytes, difference: Difference) -> Metadata:
         """Attributes of a new directory, as it is now; times as the survey saw them."""
         try:
-            seen = reading.look(
-                self._source_folder(bench, parent),
-                difference.name,
-                Kind.DIRECTORY.format_bits,
-            )
+            with reading.troubles:
+                fd = bench.source.open(parent)
+            seen = reading.look(fd, difference.name, Kind.DIRECTORY.format_bits)
         except Trouble:
             return difference.metadata
         return difference.seen(seen.metadata).metadata
-
-    def _source_folder(self, bench: Bench, directory: int) -> int:
-        if directory in (-1, ABOVE_ROOT):
-            return self._source.fd
-        with reading.troubles:
-            return bench.source.open(self._spool.directory_path(directory))
 
     def _make(
         self,
@@ -348,15 +340,18 @@ class Build:
         bench: Bench,
         into: int,
         difference: Difference,
-        copied: Copied | Trouble | None = None,
     ) -> None:
         """Make one entry that is not a directory; trouble of the source is told."""
-        path = tree.join(folder.path, difference.name)
         try:
-            placed = self._placer.place(bench, folder.path, into, difference, copied)
+            placed = self._placer.place(bench, folder.path, into, difference)
         except Trouble as trouble:
             self._trouble(folder, bench, into, difference, trouble)
             return
+        self._placed(folder, difference, placed)
+
+    def _placed(self, folder: _Folder, difference: Difference, placed: Placed) -> None:
+        """Count an entry that stands in the new snapshot, and tell what is odd about it."""
+        path = tree.join(folder.path, difference.name)
         if placed is Placed.KEPT:
             self.tally.kept()
             return
@@ -368,7 +363,6 @@ class Build:
             self._spool.add("fingerprint", folder.id, None)
         elif placed is Placed.NOT_HELD:
             self.tally.warn("cannot be made on the drive; it is in the catalog only", path)
-        self._events.advance(1)
 
     def _trouble(
         self,
@@ -411,9 +405,18 @@ class Build:
             for difference in followers:
                 path = self._spool.directory_path(difference.dir)
                 folder = _Folder(path, difference.dir, True, difference.metadata)
-                into = bench.incoming.open(path)
-                times = os.fstat(into)
-                self._make(folder, bench, into, difference)
-                node.set_times(bench.incoming.open(path), times.st_mtime_ns)
+                with self._undressed(bench, path) as into:
+                    self._make(folder, bench, into, difference)
         finally:
             bench.close()
+
+
+def _split(changes: list[Difference]) -> tuple[list[Difference], list[Difference]]:
+    """The files to be copied, by inode number, as the source's head would like it; the rest."""
+    copies: list[Difference] = []
+    others: list[Difference] = []
+    for difference in changes:
+        copied = difference.action == Action.COPY and difference.kind == Kind.FILE
+        (copies if copied else others).append(difference)
+    copies.sort(key=lambda d: d.ino)
+    return copies, others

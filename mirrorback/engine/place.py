@@ -11,11 +11,11 @@ import threading
 from mirrorback.engine.bench import Bench
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
-from mirrorback.model import Digest, Kind, Metadata
+from mirrorback.model import ChangeKind, Digest, Kind, Metadata
 from mirrorback.plan import compare
 from mirrorback.store import content, live, node, reading, schema, system
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
-from mirrorback.store.copier import NEW_FILE, Copied
+from mirrorback.store.copier import NEW_FILE, Copied, Work
 from mirrorback.store.difference import Action, Difference
 from mirrorback.store.spool import Spool
 
@@ -63,12 +63,8 @@ class Placer:
         folder: bytes,
         into: int,
         difference: Difference,
-        copied: Copied | Trouble | None = None,
     ) -> Placed:
-        """Make the entry; `copied` is what came of it where it has been copied already.
-        Raises Trouble for the source, OSError for the drive."""
-        if copied is not None:
-            return self._take(folder, difference, copied)
+        """Make the entry.  Raises Trouble for the source, OSError for the drive."""
         match difference.action:
             case Action.REUSE:
                 return self._reuse(bench, folder, into, difference)
@@ -81,6 +77,32 @@ class Placer:
                 return Placed.KEPT
             case _:
                 return self._copy(bench, folder, into, difference)
+
+    def take_new(
+        self, differences: list[Difference], results: list[Copied | Trouble]
+    ) -> list[tuple[Difference, Copied | Trouble]]:
+        """Record, all at once, those copies of new files of which nothing else is to be
+        said; returns the others."""
+        plain: list[tuple[int, bytes, Copied]] = []
+        others = []
+        for difference, copied in zip(differences, results, strict=True):
+            if (
+                isinstance(copied, Copied)
+                and difference.entry is None
+                and difference.moved is None
+                and difference.old_lineage is None
+                and difference.id not in self.leaders
+                and not copied.torn
+                and not copied.missed
+                and compare.settled(copied.mtime, copied.ctime, copied.read_at)
+            ):
+                plain.append((difference.dir, difference.name, copied))
+            else:
+                others.append((difference, copied))
+        if plain:
+            self._spool.new_files(plain)
+            self._tally.placed(ChangeKind.ADDED, len(plain))
+        return others
 
     # --- linking what the drive has ---------------------------------------------------
 
@@ -302,25 +324,22 @@ class Placer:
     ) -> Placed:
         """A new inode, all of it from the source."""
         if difference.kind == Kind.FILE:
-            copied = bench.copier.copy(folder, [difference.name], self._tally.copied)[0]
-            return self._take(folder, difference, copied, lead=lead)
+            work = Work(copies=[difference.name])
+            filled = bench.filler.fill(folder, work, self._tally.copied)
+            copied = filled.copied[0]
+            if isinstance(copied, Trouble):
+                raise copied
+            return self.take(folder, difference, copied, lead=lead)
         with reading.troubles:
             origin = bench.source.open(folder)
         seen = reading.look(origin, difference.name, Kind(difference.kind).format_bits)
         held = self._make_other(into, difference.name, seen.metadata)
         return self._seen(folder, difference, seen, held=held, lead=lead)
 
-    def _take(
-        self,
-        folder: bytes,
-        difference: Difference,
-        copied: Copied | Trouble,
-        *,
-        lead: int | None = None,
+    def take(
+        self, folder: bytes, difference: Difference, copied: Copied, *, lead: int | None = None
     ) -> Placed:
-        """A file that has been copied."""
-        if isinstance(copied, Trouble):
-            raise copied
+        """Record a file that has been copied."""
         if copied.missed:
             self._not_kept.add(copied.missed)
         return self._seen(folder, difference, copied.seen, lead=lead)

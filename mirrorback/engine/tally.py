@@ -40,10 +40,11 @@ class Tally:
             self.bytes_copied += copied
         self._events.advance(0, written)
 
-    def placed(self, verdict: ChangeKind | None) -> None:
-        """An entry stands in the new snapshot, with this difference to the one before."""
+    def placed(self, verdict: ChangeKind | None, count: int = 1) -> None:
+        """Entries stand in the new snapshot, with this difference to the one before."""
         with self._lock:
-            self.verdicts[verdict] += 1
+            self.verdicts[verdict] += count
+        self._events.advance(count)
 
     def kept(self) -> None:
         """An entry stays as it was, stale."""

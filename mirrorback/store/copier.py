@@ -1,4 +1,4 @@
-"""Copying files of the source into the new snapshot, a directory's worth at a time.
+"""Filling directories of the new snapshot: links to the mirror's files, copies of the source's.
 
 It needs neither catalog nor spool, so that other processes can do it as well
 (`helper`).
@@ -6,18 +6,22 @@ It needs neither catalog nor spool, so that other processes can do it as well
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mirrorback.errors import Trouble
-from mirrorback.store import content, node, reading, tree
+from mirrorback.model import Digest, Kind, Metadata
+from mirrorback.store import content, node, owners, reading, system, tree
 
 Progress = Callable[[int], None]
 
 NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+# What says that a name cannot be linked from where it should be, and nothing of the drive.
+UNLINKABLE = frozenset({errno.EMLINK, errno.ENOENT, errno.EBADF, errno.EPERM, errno.ENOTDIR})
 _READ_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -31,50 +35,144 @@ class Roots:
     salvage: tuple[int, ...] = ()  # what interrupted runs have left
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """A source file that now stands in the new snapshot."""
+class Copied(NamedTuple):
+    """A source file that now stands in the new snapshot.  Flat, and of values that can be
+    marshalled: a million are made a night."""
 
-    seen: reading.Seen
+    mode: int  # without S_IFMT
+    uid: int
+    gid: int
+    mtime: int
+    size: int
+    xattrs: tuple[tuple[bytes, bytes], ...]
+    flags: int
+    btime: int | None
+    digest: bytes
+    sparse: bool  # the form of the digest
+    ino: int
+    ctime: int
+    nlink: int
+    read_at: int  # ns since 1970, before the first byte was read
+    torn: bool  # it changed each time it was read
     missed: list[str]  # what the drive could not hold, as `node.NotKept` counts it
 
+    @classmethod
+    def of(cls, seen: reading.Seen, missed: list[str]) -> Copied:
+        """A file that was copied as it was seen."""
+        m, digest = seen.metadata, seen.digest
+        assert digest is not None
+        return cls(
+            m.mode,
+            m.owner.uid,
+            m.owner.gid,
+            m.mtime,
+            m.size,
+            m.xattrs,
+            m.flags,
+            m.btime,
+            digest.value,
+            digest.sparse,
+            seen.ino,
+            seen.ctime,
+            seen.nlink,
+            seen.read_at,
+            seen.torn,
+            missed,
+        )
 
-class Copying(Protocol):
-    """Whoever copies, here or in another process."""
+    @property
+    def seen(self) -> reading.Seen:
+        """The source file as it was read."""
+        metadata = Metadata(
+            kind=Kind.FILE,
+            mode=self.mode,
+            owner=owners.named(self.uid, self.gid),
+            mtime=self.mtime,
+            size=self.size,
+            xattrs=self.xattrs,
+            flags=self.flags,
+            btime=self.btime,
+        )
+        digest = Digest(self.digest, self.sparse)
+        rest = self.ino, self.ctime, self.nlink, self.read_at, self.torn
+        return reading.Seen(metadata, digest, *rest)
 
-    def copy(
-        self, folder: bytes, names: Sequence[bytes], progress: Progress
-    ) -> list[Copied | Trouble]:
-        """Copy these regular files of a directory of the source into the new snapshot,
-        and report the bytes.  Returns what came of each, in their order; for one
-        in trouble, something may be left at its name.  Raises OSError for what
-        the drive does."""
+
+class Work(NamedTuple):
+    """What a directory of the new snapshot, which is there, is to be given, in this order."""
+
+    folders: Sequence[bytes] = ()  # to be made
+    links: Sequence[bytes] = ()  # names to link from the mirror's directory of that path
+    copies: Sequence[bytes] = ()  # regular files to copy from the source's
+    dress: node.Dress | None = None  # its own metadata; None: something else is still to come
+
+
+class Filled(NamedTuple):
+    """What came of filling a directory."""
+
+    refused: list[tuple[bytes, int]]  # names that could not be linked, with the errno
+    copied: list[Copied | Trouble]  # in the order of `Work.copies`
+    missed: list[str]  # of its own metadata, as `node.NotKept` counts it
+
+
+class Filling(Protocol):
+    """Whoever fills directories, here or in another process."""
+
+    def fill(self, folder: bytes, work: Work, progress: Progress) -> Filled:
+        """Do the work of one directory, and report the bytes copied.  For a copy in trouble,
+        something may be left at its name.  Raises OSError for what the drive does."""
 
 
 class Copier:
-    """Copies in the calling thread, and serves no other."""
+    """Fills directories in the calling thread, and serves no other."""
 
     def __init__(self, roots: Roots) -> None:
-        self._source = tree.Cursor(roots.source)
-        self._incoming = tree.Cursor(roots.incoming)
+        self.source = tree.Cursor(roots.source)
+        self.mirror = tree.Cursor(roots.mirror) if roots.mirror is not None else None
+        self.incoming = tree.Cursor(roots.incoming)
         self._salvage = [tree.Cursor(fd) for fd in roots.salvage]
-        self._dresser = node.Dresser()
+        self._dresser = node.Dresser(enterable=True)
 
     def close(self) -> None:
         """Close what is open (not the roots, which belong to the caller)."""
-        for cursor in (self._source, self._incoming, *self._salvage):
-            cursor.close()
+        for cursor in (self.source, self.mirror, self.incoming, *self._salvage):
+            if cursor is not None:
+                cursor.close()
 
-    def copy(
-        self, folder: bytes, names: Sequence[bytes], progress: Progress
+    def fill(self, folder: bytes, work: Work, progress: Progress) -> Filled:
+        """See `Filling.fill`."""
+        folders, links, copies, dress = work
+        into = self.incoming.open(folder)
+        for name in folders:
+            os.mkdir(name, 0o700, dir_fd=into)
+        refused = self._link(folder, into, links) if links else []
+        copied = self._copy_all(folder, into, copies, progress) if copies else []
+        missed = [] if dress is None else self._dresser.dress(into, dress, directory=True)
+        return Filled(refused, copied, missed)
+
+    def _link(self, folder: bytes, into: int, names: Sequence[bytes]) -> list[tuple[bytes, int]]:
+        try:
+            origin = self.mirror.open(folder) if self.mirror is not None else -1
+        except OSError:
+            origin = -1  # each name will be refused
+        link, refused = os.link, []
+        for name in names:
+            try:
+                link(name, name, src_dir_fd=origin, dst_dir_fd=into, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in UNLINKABLE:
+                    raise
+                refused.append((name, error.errno))
+        return refused
+
+    def _copy_all(
+        self, folder: bytes, into: int, names: Sequence[bytes], progress: Progress
     ) -> list[Copied | Trouble]:
-        """See `Copying.copy`."""
         try:
             with reading.troubles:
-                origin = self._source.open(folder)
+                origin = self.source.open(folder)
         except Trouble as trouble:
             return [trouble for _name in names]
-        into = self._incoming.open(folder)
         done: list[Copied | Trouble] = []
         for name in names:
             try:
@@ -90,17 +188,46 @@ class Copier:
             copied = self._take_over(cursor, folder, origin, into, name)
             if copied is not None:
                 return copied
-        whole = reading.read_file(origin, name)
+        small = reading.read_file(origin, name)
         fd = os.open(name, NEW_FILE, 0o600, dir_fd=into)
         try:
-            if whole is None:
-                seen = reading.copy_file(origin, name, fd, progress)
-            else:
-                seen, data = whole
-                _write(fd, seen.metadata.size, data, progress)
-            return Copied(seen, self._dresser.dress_open(fd, seen.metadata))
+            if small is not None:
+                return self._write(fd, small, progress)
+            seen = reading.copy_file(origin, name, fd, progress)
+            return Copied.of(seen, self._dresser.dress_open(fd, seen.metadata))
         finally:
             os.close(fd)
+
+    def _write(self, fd: int, small: reading.Small, progress: Progress) -> Copied:
+        st, attributes, flags, btime, read_at, torn, data = small
+        mode, uid, gid, mtime = st.st_mode & 0o7777, st.st_uid, st.st_gid, st.st_mtime_ns
+        size = st.st_size
+        if data:
+            content.write_all(fd, data, 0)
+            progress(len(data))
+        if len(data) < size:
+            os.ftruncate(fd, size)  # it became shorter as it was read
+        missed = self._dresser.dress(fd, node.Dress(mode, uid, gid, mtime, attributes))
+        ino = system.inode_number(st.st_ino)
+        digest = content.digest_bytes(data, size).value
+        return Copied(
+            mode,
+            uid,
+            gid,
+            mtime,
+            size,
+            attributes,
+            flags,
+            btime,
+            digest,
+            False,
+            ino,
+            st.st_ctime_ns,
+            st.st_nlink,
+            read_at,
+            torn,
+            missed,
+        )
 
     def _take_over(
         self, cursor: tree.Cursor, folder: bytes, origin: int, into: int, name: bytes
@@ -131,14 +258,6 @@ class Copier:
                 os.rename(name, name, src_dir_fd=left, dst_dir_fd=into)
             except PermissionError:
                 return None
-            return Copied(seen, self._dresser.dress_open(fd, seen.metadata, fresh=False))
+            return Copied.of(seen, self._dresser.dress_open(fd, seen.metadata, fresh=False))
         finally:
             os.close(fd)
-
-
-def _write(fd: int, size: int, data: bytes, progress: Progress) -> None:
-    if data:
-        content.write_all(fd, data, 0)
-        progress(len(data))
-    if len(data) < size:
-        os.ftruncate(fd, size)  # it became shorter as it was read

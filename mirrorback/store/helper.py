@@ -1,7 +1,7 @@
-"""Helper processes that copy.
+"""Helper processes that fill directories.
 
 Threads of one Python process wait for each other whenever they do anything
-but a system call, and copying a small file is half and half.  Messages are
+but a system call, and copying or linking a small file is half and half.  Messages are
 marshalled tuples, each behind its length in 4 bytes; a helper ends when its
 input does, or when its parent is gone.
 """
@@ -15,15 +15,11 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import mirrorback
 from mirrorback.errors import MirrorbackError, Trouble
-from mirrorback.model import Digest, Kind, Metadata
-from mirrorback.store import owners
-from mirrorback.store.copier import Copied, Copier, Progress, Roots
-from mirrorback.store.reading import Seen
+from mirrorback.store.copier import Copied, Copier, Filled, Progress, Roots, Work
 
 _LENGTH = struct.Struct("<I")
 TELL_EVERY = 4 << 20  # bytes copied between two words of progress
@@ -31,15 +27,16 @@ WAIT_S = 10  # for a helper that has been told to end
 
 
 class Helper:
-    """A process that copies (`copier.Copying`); several threads may take turns."""
+    """A process that fills directories (`copier.Filling`); several threads may take turns."""
 
     def __init__(self, roots: Roots) -> None:
-        fds = (roots.source, roots.incoming, *roots.salvage)
+        mirror = () if roots.mirror is None else (roots.mirror,)
+        fds = (roots.source, roots.incoming, *mirror, *roots.salvage)
         home = os.path.dirname(os.path.dirname(os.path.abspath(mirrorback.__file__)))
         path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, *map(str, fds)],
+            [sys.executable, "-P", "-m", __name__, str(len(mirror)), *map(str, fds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=fds,
@@ -49,11 +46,14 @@ class Helper:
         self._to: BinaryIO = self._process.stdin  # type: ignore[assignment]
         self._from: BinaryIO = self._process.stdout  # type: ignore[assignment]
 
-    def copy(
-        self, folder: bytes, names: Sequence[bytes], progress: Progress
-    ) -> list[Copied | Trouble]:
-        """See `copier.Copying.copy`."""
-        return [_unpack(row) for row in self._ask((folder, names), progress)]
+    def fill(self, folder: bytes, work: Work, progress: Progress) -> Filled:
+        """See `copier.Filling.fill`."""
+        dress = None if work.dress is None else tuple(work.dress)
+        question = (folder, work.folders, work.links, work.copies, dress)
+        untold, refused, copied, missed = self._ask(question, progress)
+        if untold:
+            progress(untold)
+        return Filled(refused, [_unpack(row) for row in copied], missed)
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -103,32 +103,11 @@ def _receive(pipe: BinaryIO) -> Any:
 def _pack(result: Copied | Trouble) -> tuple[Any, ...]:
     if isinstance(result, Trouble):
         return (result.reason, result.vanished)
-    seen, m = result.seen, result.seen.metadata
-    digest = seen.digest
-    assert digest is not None
-    return (
-        (m.mode, m.owner.uid, m.owner.gid, m.mtime, m.size, m.xattrs, m.flags, m.btime),
-        (digest.value, digest.sparse),
-        (seen.ino, seen.ctime, seen.nlink, seen.read_at, seen.torn),
-        result.missed,
-    )
+    return tuple(result)
 
 
 def _unpack(row: tuple[Any, ...]) -> Copied | Trouble:
-    if len(row) == 2:
-        return Trouble(row[0], vanished=row[1])
-    (mode, uid, gid, mtime, size, attributes, flags, btime), digest, inode, missed = row
-    metadata = Metadata(
-        kind=Kind.FILE,
-        mode=mode,
-        owner=owners.named(uid, gid),
-        mtime=mtime,
-        size=size,
-        xattrs=attributes,
-        flags=flags,
-        btime=btime,
-    )
-    return Copied(Seen(metadata, Digest(*digest), *inode), missed)
+    return Trouble(row[0], vanished=row[1]) if len(row) == 2 else Copied._make(row)
 
 
 def _serve(roots: Roots, questions: BinaryIO, answers: BinaryIO) -> None:
@@ -147,25 +126,25 @@ def _serve(roots: Roots, questions: BinaryIO, answers: BinaryIO) -> None:
             untold = 0
 
     while (question := _receive(questions)) is not None:
-        folder, names = question
         answer: tuple[Any, ...]
         try:
-            answer = ("done", [_pack(result) for result in copier.copy(folder, names, progress)])
+            folder, *work = question
+            refused, copied, missed = copier.fill(folder, Work(*work), progress)
+            answer = ("done", (untold, refused, [_pack(one) for one in copied], missed))
         except OSError as error:
             answer = ("drive", error.errno or 0)
         except Exception as error:
             answer = ("failed", f"{type(error).__name__}: {error}")
-        if untold:
-            _send(answers, ("progress", untold))
-            untold = 0
+        untold = 0
         _send(answers, answer)
 
 
 def main() -> None:
-    """The helper itself; its arguments are the descriptors of the roots."""
+    """The helper itself; its arguments: whether there is a mirror, the roots' descriptors."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    source, incoming, *salvage = (int(word) for word in sys.argv[1:])
-    roots = Roots(source, None, incoming, tuple(salvage))
+    has_mirror, source, incoming, *others = (int(word) for word in sys.argv[1:])
+    mirror, salvage = (others[0], others[1:]) if has_mirror else (None, others)
+    roots = Roots(source, mirror, incoming, tuple(salvage))
     try:
         _serve(roots, sys.stdin.buffer, sys.stdout.buffer)
     except BrokenPipeError:

@@ -8,6 +8,7 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from mirrorback.model import KIND_OF_FORMAT, Kind, Metadata
 from mirrorback.store import owners, system, xattrs
@@ -69,6 +70,22 @@ class NotKept:
             return dict(sorted(self._counts.items()))
 
 
+class Dress(NamedTuple):
+    """What an inode is given; of values that can be marshalled."""
+
+    mode: int  # without S_IFMT
+    uid: int
+    gid: int
+    mtime: int
+    xattrs: xattrs.Attributes
+
+    @classmethod
+    def of(cls, metadata: Metadata) -> Dress:
+        """That of an entry."""
+        m = metadata
+        return cls(m.mode, m.owner.uid, m.owner.gid, m.mtime, m.xattrs)
+
+
 class Dresser:
     """Gives inodes their owner, mode, attributes and times, in the order in
     which none of these undoes another: chown clears setuid bits and
@@ -87,15 +104,20 @@ class Dresser:
 
     def dress_open(self, fd: int, metadata: Metadata, *, fresh: bool = True) -> list[str]:
         """An open file or directory; `fresh` when this process has just made it."""
+        directory = metadata.kind is Kind.DIRECTORY
+        return self.dress(fd, Dress.of(metadata), directory=directory, fresh=fresh)
+
+    def dress(
+        self, fd: int, what: Dress, *, directory: bool = False, fresh: bool = True
+    ) -> list[str]:
+        """The same by plain values."""
         missed = []
-        owner = metadata.owner
-        if self._owner and not (fresh and (owner.uid, owner.gid) == (self._uid, self._gid)):
-            missed += self._chown(fd, metadata)
-        mode = metadata.mode
-        if self._least and metadata.kind is Kind.DIRECTORY:
+        mode, uid, gid, mtime, attributes = what
+        if directory and mode | self._least != mode:
             mode |= self._least
-        if mode != metadata.mode:
             missed.append("permissions")
+        if self._owner and not (fresh and (uid, gid) == (self._uid, self._gid)):
+            missed += self._chown(fd, uid, gid)
         if "ownership" in missed:
             # A setuid bit for the wrong owner would be a gift to that owner.
             mode &= ~(stat.S_ISUID | stat.S_ISGID)
@@ -104,9 +126,9 @@ class Dresser:
         except OSError as error:
             _unless_cannot(error)
             missed.append("permissions")
-        if metadata.xattrs or not fresh:
-            missed += _words(xattrs.write(fd, metadata.xattrs))
-        if not set_times(fd, metadata.mtime):
+        if attributes or not fresh:
+            missed += _words(xattrs.write(fd, attributes))
+        if not set_times(fd, mtime):
             missed.append("times")
         return missed
 
@@ -114,7 +136,7 @@ class Dresser:
         """A symlink, fifo, socket or device that this process has just made."""
         missed = []
         if self._owner:
-            missed += self._chown(name, metadata, dir_fd)
+            missed += self._chown(name, metadata.owner.uid, metadata.owner.gid, dir_fd)
         if metadata.kind is not Kind.SYMLINK:
             try:
                 # O_PATH holds on to the very node, whatever the name becomes.
@@ -133,9 +155,8 @@ class Dresser:
         return missed
 
     def _chown(
-        self, target: int | bytes, metadata: Metadata, dir_fd: int | None = None
+        self, target: int | bytes, uid: int, gid: int, dir_fd: int | None = None
     ) -> list[str]:
-        uid, gid = metadata.owner.uid, metadata.owner.gid
         if self._uid != 0 and uid != self._uid:
             uid = -1
         missed = ["ownership"] if uid == -1 else []

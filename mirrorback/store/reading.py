@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 from mirrorback.errors import Trouble
 from mirrorback.model import Digest, Metadata
-from mirrorback.store import content, node, system
+from mirrorback.store import content, node, system, xattrs
 
 ATTEMPTS = 3
 Progress = Callable[[int], None]
@@ -33,6 +34,18 @@ class Seen:
     nlink: int
     read_at: int  # ns since 1970, before the first byte was read
     torn: bool = False  # it changed each time it was read
+
+
+class Small(NamedTuple):
+    """A regular file that one read has taken.  Flat: a million are made a night."""
+
+    st: os.stat_result
+    xattrs: tuple[tuple[bytes, bytes], ...]
+    flags: int
+    btime: int | None
+    read_at: int  # ns since 1970, before the first byte was read
+    torn: bool
+    data: bytes  # trailing zeros may be missing
 
 
 class _Troubles:
@@ -104,11 +117,9 @@ def digest_file(dir_fd: int, name: bytes, sparse: bool | None, progress: Progres
         os.close(fd)
 
 
-def read_file(dir_fd: int, name: bytes) -> tuple[Seen, bytes] | None:
-    """A regular file that one read can take, with its content, whose trailing zeros may
-    be missing; None for one that is large or has holes.  Raises Trouble.
-
-    A million files pass through it, which is why it does all in one place.
+def read_file(dir_fd: int, name: bytes) -> Small | None:
+    """A regular file that one read can take; None for one that is large or has holes.
+    Raises Trouble.  A million files pass through it, which is why it does all in one place.
     """
     with troubles:
         fd = system.open_quietly(name, os.O_RDONLY, dir_fd)
@@ -122,16 +133,14 @@ def read_file(dir_fd: int, name: bytes) -> tuple[Seen, bytes] | None:
                 if size > content.CHUNK or st.st_blocks * 512 < size:
                     return None
                 data = os.pread(fd, size, 0) if size else b""
-                metadata = node.read_open(fd, st, dir_fd, name)
+                attributes = xattrs.read(fd)
+                flags, btime = system.inode_flags(fd), system.birth_time(fd, b"")
                 torn = _state(st) != _state(os.fstat(fd))
                 if not torn or attempt == ATTEMPTS:
                     break
         finally:
             os.close(fd)
-    digest = content.digest_bytes(data, size)
-    return Seen(
-        metadata, digest, system.inode_number(st.st_ino), st.st_ctime_ns, st.st_nlink, now, torn
-    ), data
+    return Small(st, attributes, flags, btime, now, torn, data)
 
 
 def copy_file(

@@ -13,14 +13,16 @@ import itertools
 import os
 import sqlite3
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mirrorback.model import Digest, Kind, Metadata, Owner
-from mirrorback.store import encoding, schema
+from mirrorback.store import encoding, owners, schema
 from mirrorback.store.catalog import Catalog
+from mirrorback.store.copier import Copied
 from mirrorback.store.difference import Action, Difference, Gone
 from mirrorback.store.tree import Row
+from mirrorback.store.xattrs import Attributes
 
 BATCH = 2000
 
@@ -130,11 +132,38 @@ class Spool:
             self._rows.setdefault(table, []).append(row)
             self._count()
 
-    def attributes(self, metadata: Metadata) -> bytes | None:
-        """Store the extended attributes; the key an object names them by."""
-        if not metadata.xattrs:
+    def new_files(self, files: Sequence[tuple[int, bytes, Copied]]) -> None:
+        """Add regular files that are new: each the directory, the name, and what was copied.
+        A first backup has a million of them."""
+        with self._lock:
+            number, entry = self._next["object"], self._next["entry"]
+            self._next["object"] += len(files)
+            self._next["entry"] += len(files)
+            objects = self._rows.setdefault("object", [])
+            entries = self._rows.setdefault("entry", [])
+            for directory, name, c in files:
+                mtime = c.mtime if -FAR < c.mtime < FAR else encoding.pack_time(c.mtime)
+                attributes = self.attributes(c.xattrs) if c.xattrs else None
+                owner = self.owner(owners.named(c.uid, c.gid))
+                objects.append(
+                    (
+                        *(number, 1, c.mode, owner, mtime, c.size, 0, None, attributes),
+                        *(c.flags, c.btime, c.digest, c.sparse, schema.WHOLE),
+                        *(c.ino, c.ctime, c.nlink),
+                    )
+                )
+                entries.append(
+                    (entry, directory, name, 1, None, None, number, entry, None, None, 0)
+                )
+                number += 1
+                entry += 1
+            self._count(2 * len(files))
+
+    def attributes(self, xattrs: Attributes) -> bytes | None:
+        """Store extended attributes; the key an object names them by, None for none."""
+        if not xattrs:
             return None
-        packed = encoding.pack_xattrs(metadata.xattrs)
+        packed = encoding.pack_xattrs(xattrs)
         key = encoding.attributes_key(packed)
         self.add("attributes", key, packed)
         return key
@@ -158,7 +187,7 @@ class Spool:
             metadata.size,
             metadata.rdev,
             metadata.target,
-            self.attributes(metadata),
+            self.attributes(metadata.xattrs),
             metadata.flags,
             metadata.btime,
             digest.value if digest else None,
@@ -322,8 +351,8 @@ class Spool:
                 self.used = False
         discard(self.path)
 
-    def _count(self) -> None:
-        self._waiting += 1
+    def _count(self, rows: int = 1) -> None:
+        self._waiting += rows
         if self._waiting >= BATCH:
             self.flush()
 

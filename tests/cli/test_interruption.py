@@ -21,27 +21,39 @@ def fill(source: Path, count: int = 300, size: int = 200_000) -> None:
         (folder / f"f{number}").write_bytes(os.urandom(100) + bytes([number % 251]) * size)
 
 
-def wait_for_copies(repository: Path, least: int) -> None:
-    """Until so many files stand in the snapshot being built."""
+def copies(repository: Path) -> int:
+    """Files in the snapshot that is being built."""
     incoming = repository / ".mirrorback" / "incoming"
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if sum(len(files) for _top, _folders, files in os.walk(incoming)) >= least:
-            return
-        time.sleep(0.005)
-    pytest.fail("the backup did not begin")
+    return sum(len(files) for _top, _folders, files in os.walk(incoming))
 
 
 def begun(source: Path, repository: Path, least: int = 60) -> subprocess.Popen[bytes]:
-    """A first backup in the middle of its work."""
+    """A first backup in the middle of its work, with so many files begun, and stopped
+    (SIGSTOP) there, however fast or busy the machine is."""
     process = subprocess.Popen(
         [PROGRAM, "backup", "--init", source, repository],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
+        start_new_session=True,
     )
-    wait_for_copies(repository, least)
-    return process
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        os.killpg(process.pid, signal.SIGSTOP)
+        if copies(repository) >= least:
+            return process
+        os.killpg(process.pid, signal.SIGCONT)
+        time.sleep(0.005)
+    process.kill()
+    pytest.fail("the backup did not begin")
+
+
+def signalled(process: subprocess.Popen[bytes], number: signal.Signals) -> tuple[bytes, bytes]:
+    """Send a signal to a backup that `begun` has stopped, and let it go on to its end;
+    what it printed."""
+    process.send_signal(number)
+    os.killpg(process.pid, signal.SIGCONT)
+    return process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +64,7 @@ def test_a_signal_ends_it_cleanly(
 ) -> None:
     fill(source)
     process = begun(source, repository)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = signalled(process, number)
     assert process.returncode == code
     assert out == b""
     assert len(err.decode().splitlines()) == 1 and b"next run" in err
@@ -68,8 +79,7 @@ def test_an_interrupted_first_backup_does_not_start_over(
 ) -> None:
     fill(source)
     process = begun(source, repository, 150)
-    process.send_signal(how)
-    process.communicate(timeout=60)
+    signalled(process, how)
     done = run("backup", source, repository, "--json")
     total = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     assert done.summary["files_new"] == 300
@@ -110,8 +120,7 @@ def test_many_files_are_copied_by_helpers_and_killed_with_them(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
     ).stdout.split()
     assert helpers
-    process.terminate()
-    process.communicate(timeout=60)
+    signalled(process, signal.SIGTERM)
     assert process.returncode == 143
     for helper in helpers:
         assert not Path(f"/proc/{helper}").exists()
@@ -125,7 +134,7 @@ def test_a_helper_that_is_killed_fails_the_run_alone(source: Path, repository: P
     fill(source, 3500, 20_000)
     process = begun(source, repository, 300)
     subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=True)
-    _out, err = process.communicate(timeout=60)
+    _out, err = signalled(process, signal.SIGCONT)
     assert process.returncode == 1
     assert len(err.decode().splitlines()) == 1
     run("backup", source, repository)

@@ -142,6 +142,26 @@ def test_attributes_lists_and_capabilities(fine: Nights) -> None:
     assert os.getxattr(target / "f", "security.capability") == CAPABILITY
 
 
+def test_a_file_made_late_in_a_folder_inherits_nothing(fine: Nights) -> None:
+    """The mirror lost it: it is taken from the source again when all else is linked."""
+    folder = fine.source / "d"
+    folder.mkdir()
+    for name in ("lost", "stays"):
+        (folder / name).write_text(name)
+    subprocess.run(["setfacl", "-d", "-m", "u:1234:rwx", folder], check=True)
+    os.chown(folder, -1, 4321)
+    folder.chmod(0o2750)
+    fine.backup()
+    (fine.current / "d" / "lost").unlink()
+    (fine.source / "new").write_text("x")
+    fine.backup()
+    assert fine.heard.warnings
+    require_same(describe(fine.source), describe(fine.current))
+    st = (fine.current / "d" / "lost").stat()
+    assert st.st_gid == (folder / "lost").stat().st_gid
+    assert os.listxattr(fine.current / "d" / "lost") == []
+
+
 def set_flags(path: Path, flags: int) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:

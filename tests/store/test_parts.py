@@ -224,7 +224,7 @@ def test_a_helper_ends_with_its_input(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     fds = [os.open(tmp_path, os.O_RDONLY), os.open(tmp_path / "a", os.O_RDONLY)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mirrorback.store.helper", *map(str, fds)],
+        [sys.executable, "-m", "mirrorback.store.helper", "0", *map(str, fds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=fds,
