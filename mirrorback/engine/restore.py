@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
+from mirrorback.engine.keeping import Keeping
 from mirrorback.engine.restored import Report, RestoreOptions, RestoreResult
 from mirrorback.engine.target import Target, identity, places_to_keep
 from mirrorback.engine.writer import Writer
@@ -94,6 +95,7 @@ class _Run:
         self._events = events
         self._report = Report(snapshot.name, events, dry_run=options.dry_run)
         self._writer = Writer(history, snapshot, events, owner=options.owner)
+        self._keeping = Keeping(history, events, all_of_it=options.keep)
         self._lock = threading.Lock()
         self._mounts: frozenset[tuple[int, int]] = frozenset()  # below the target
         self._there = True  # the target is; a dry run may do without
@@ -158,7 +160,6 @@ class _Run:
         self, rows: list[tuple[bytes, PastRow]], origin: int, top: int | None, made: bool
     ) -> None:
         self._there = top is not None
-        stamp = self._history.stamp() if self._options.keep else None
         guarded: frozenset[tuple[int, int]] = frozenset()
         if top is not None:
             self._mounts, guarded = places_to_keep(top, self._history.repo.path)
@@ -166,7 +167,7 @@ class _Run:
 
         def tools() -> _Bench:
             # A dry run may have no target; then nothing is looked for in it.
-            target = Target(-1 if top is None else top, stamp, guarded)
+            target = Target(-1 if top is None else top, self._keeping, guarded)
             targets.append(target)
             return _Bench(origin, target)
 
@@ -270,7 +271,7 @@ class _Run:
         if not there:
             self._report.act("create" if st is None else "replace", path)
             if not self._options.dry_run and into is not None:
-                bench.target.make_folder(into, row.name)
+                bench.target.make_folder(into, path)
         return _Folder(path, number, None if there and never else row.metadata, there)
 
     def _dress_folder(self, path: bytes, fd: int, metadata: Metadata) -> None:
@@ -289,16 +290,18 @@ class _Run:
             st = bench.target.look(into, name)
             if st is None:
                 continue
+            path = tree.join(folder, name)
             if bench.target.is_guarded(st):
                 self._events.warning(
-                    "holds the repository or a mounted file system: left alone",
-                    tree.join(folder, name),
+                    "holds the repository or a mounted file system: left alone", path
                 )
                 continue
-            self._report.act("delete", tree.join(folder, name))
+            self._report.act("delete", path)
             self._report.count("deleted")
-            if not self._options.dry_run:
-                bench.target.clear(into, name)
+            if self._options.dry_run:
+                self._keeping.keeps(into, path, st)  # for what it tells
+            else:
+                bench.target.clear(into, path)
 
     # --- everything else ----------------------------------------------------------------
 
@@ -414,7 +417,7 @@ class _Run:
                     bench.origin, bench.target, path, into, row
                 )  # no more links here, or none at all
             else:
-                bench.target.put(into, name, row.name)
+                bench.target.put(into, name, path)
         self._report.count("restored")
 
     def _entry_again(

@@ -9,6 +9,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 
+from mirrorback.engine.keeping import Keeping
 from mirrorback.errors import Trouble
 from mirrorback.model import Kind
 from mirrorback.plan import restoring
@@ -55,14 +56,14 @@ class Target:
     """
 
     def __init__(
-        self, top: int, stamp: str | None, guarded: frozenset[Identity] = frozenset()
+        self, top: int, keeping: Keeping, guarded: frozenset[Identity] = frozenset()
     ) -> None:
-        """`top` is an open directory; `stamp` marks what is kept aside, None if
-        nothing is; `guarded` are device and inode number of folders that stay."""
+        """`top` is an open directory; `keeping` says what is kept aside; `guarded`
+        are device and inode number of folders that stay."""
         self._top = top
         self._guarded = guarded
         self._cursor = tree.Cursor(top)
-        self._stamp = stamp
+        self._keeping = keeping
         self.kept_aside = 0
 
     def close(self) -> None:
@@ -98,23 +99,26 @@ class Target:
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=folder)
 
-    def put(self, folder: int, temporary: bytes, name: bytes) -> None:
-        """Give what is finished its name; what stood there is kept aside, or goes."""
-        self.clear(folder, name)
+    def put(self, folder: int, temporary: bytes, path: bytes) -> None:
+        """Give what is finished its name, the last of `path`, in its open folder; what
+        stood there is kept aside, or goes."""
+        _parent, name = tree.parent_of(path)
+        self.clear(folder, path)
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
     def is_guarded(self, st: os.stat_result) -> bool:
         """Whether it must not be moved or removed."""
         return identity(st) in self._guarded
 
-    def clear(self, folder: int, name: bytes) -> None:
-        """Move what stands at a name out of the way, if anything does."""
+    def clear(self, folder: int, path: bytes) -> None:
+        """Move what stands at a path, in its open folder, out of the way, if anything does."""
+        _parent, name = tree.parent_of(path)
         st = self.look(folder, name)
         if st is None:
             return
         if self.is_guarded(st):
             raise Trouble("holds the repository or a mounted file system: left alone")
-        if self._stamp is not None:
+        if self._keeping.keeps(folder, path, st):
             self._keep_aside(folder, name, st)
         elif stat.S_ISDIR(st.st_mode):
             remove.remove_tree(folder, name, threads=1)
@@ -123,9 +127,8 @@ class Target:
                 os.unlink(name, dir_fd=folder)
 
     def _keep_aside(self, folder: int, name: bytes, st: os.stat_result) -> None:
-        assert self._stamp is not None
         for number in range(1, 10_000):
-            aside = restoring.aside_name(name, self._stamp, number)
+            aside = restoring.aside_name(name, self._keeping.stamp, number)
             try:
                 with self._unlocked(folder, name, st):
                     system.rename_new(folder, name, folder, aside)
@@ -153,13 +156,14 @@ class Target:
         finally:
             os.close(fd)
 
-    def make_folder(self, folder: int, name: bytes) -> bool:
-        """Make a directory where there is none; whether it is new.  What else stands
-        there is moved out of the way."""
+    def make_folder(self, folder: int, path: bytes) -> bool:
+        """Make a directory where there is none, in its open folder; whether it is new.
+        What else stands there is moved out of the way."""
+        _parent, name = tree.parent_of(path)
         st = self.look(folder, name)
         if st is not None and Kind.of_mode(st.st_mode) is Kind.DIRECTORY:
             return False
-        self.clear(folder, name)
+        self.clear(folder, path)
         os.mkdir(name, 0o700, dir_fd=folder)
         return True
 

@@ -69,7 +69,7 @@ class Writer:
         with target.temporary(into) as name:
             if row.metadata.kind is not Kind.FILE:
                 self._make_other(into, name, row.metadata)
-                target.put(into, name, row.name)
+                target.put(into, name, path)
                 return
             fd = os.open(
                 name,
@@ -81,7 +81,7 @@ class Writer:
                 self._copy(origin, path, fd, row)
                 xattrs.write(fd, ())  # an access control list the folder handed down
                 missed = self._dresser.dress_open(fd, row.metadata)
-                target.put(into, name, row.name)
+                target.put(into, name, path)
                 missed += self.set_flags(fd, row.metadata)
                 if missed:
                     self.not_kept.add(missed)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mirrorback.model import Digest, Kind, Metadata
 from mirrorback.store import live
-from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
+from mirrorback.store.catalog import ABOVE_ROOT, DELETING, ROOT_DIR, Catalog
 
 _COLUMNS = (
     "e.id, e.dir, e.name, e.first, e.last, e.object, e.lineage, e.from_dir, e.from_name, e.stale,"
@@ -74,6 +74,17 @@ def runs(catalog: Catalog, directory: int, name: bytes) -> list[PastRow]:
         (directory, name),
     ).fetchall()
     return [_row(row) for row in rows]
+
+
+def is_held(catalog: Catalog, directory: int, name: bytes, kind: Kind) -> bool:
+    """Whether some snapshot shows something of a kind under one name of a directory."""
+    row = catalog.db.execute(
+        "SELECT 1 FROM entry e WHERE e.dir = ? AND e.name = ? AND e.kind = ? AND EXISTS"
+        " (SELECT 1 FROM snapshot s WHERE s.id >= e.first AND s.id <= coalesce(e.last, s.id)"
+        "  AND s.state != ?) LIMIT 1",
+        (directory, name, int(kind), DELETING),
+    ).fetchone()
+    return row is not None
 
 
 def by_lineage(catalog: Catalog, directory: int, name: bytes, before: int) -> PastRow | None:

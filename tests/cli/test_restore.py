@@ -102,14 +102,69 @@ def test_if_changed_puts_metadata_back_without_a_copy(two: Nights) -> None:
 
 
 def test_delete_removes_what_the_snapshot_does_not_have(two: Nights) -> None:
-    (two.source / "stray").write_text("x")
-    (two.source / "d" / "stray").mkdir()
-    run("restore", two.repository, "--in-place", "--delete", "--no-keep")
-    require_same(describe(two.current), describe(two.source))
-    (two.source / "stray").write_text("precious")
-    run("restore", two.repository, "--in-place", "--delete")
-    kept = list(two.source.glob("stray.before-restore-*"))
+    (two.source / "later").write_text("x")
+    (two.source / "d" / "later").mkdir()
+    two.backup()
+    at = ("--at", "1B", "--in-place", "--delete")
+    run("restore", two.repository, *at, "--no-keep")
+    require_same(describe(two.folders()[-1]), describe(two.source))
+    (two.source / "later").write_text("precious")
+    run("restore", two.repository, *at)
+    kept = list(two.source.glob("later.before-restore-*"))
     assert [p.read_text() for p in kept] == ["precious"]
+
+
+@pytest.fixture
+def excluding(two: Nights) -> Nights:
+    """Some things that are in no snapshot, beside and below some that are."""
+    (two.source / "known").mkdir()
+    (two.source / "known" / "k").write_text("k")
+    (two.source / "gone").mkdir()
+    (two.source / "gone" / "g").write_text("g")
+    two.backup(exclude=("secret",))
+    (two.source / "secret").write_text("in no snapshot")
+    (two.source / "known" / "secret").mkdir()
+    (two.source / "known" / "secret" / "s").write_text("nor this")
+    return two
+
+
+def test_what_no_snapshot_holds_is_never_destroyed(excluding: Nights) -> None:
+    at = ("--at", FIRST, "--in-place", "--delete", "--no-keep")
+    told = run("restore", excluding.repository, *at, "-n").err
+    assert len(told.splitlines()) == 2 and "secret" in told and "known" in told
+    done = run("restore", excluding.repository, *at)
+    assert done.err == told
+    found = {p.name.partition(".")[0]: p for p in excluding.source.iterdir()}
+    assert set(found) == {"d", "f", "secret", "known"}
+    assert found["secret"].name.startswith("secret.before-restore-")
+    assert found["secret"].read_text() == "in no snapshot"
+    assert found["known"].name.startswith("known.before-restore-")
+    assert (found["known"] / "secret" / "s").read_text() == "nor this"
+    assert (excluding.source / "f").read_text() == "old"
+
+
+def test_a_folder_in_the_way_of_a_file_is_not_destroyed_either(excluding: Nights) -> None:
+    path = excluding.source / "f"
+    path.unlink()
+    path.mkdir()
+    (path / "mine").write_text("mine")
+    done = run("restore", excluding.repository, "f", "--in-place", "--no-keep")
+    assert "f" in done.err and path.read_text() == "new"
+    (kept,) = excluding.source.glob("f.before-restore-*")
+    assert (kept / "mine").read_text() == "mine"
+
+
+def test_what_only_a_deleted_snapshot_held_is_not_destroyed(excluding: Nights) -> None:
+    (excluding.source / "gone" / "g").unlink()
+    (excluding.source / "gone").rmdir()
+    excluding.backup(exclude=("secret",))
+    last = excluding.folders()[-1].name
+    (excluding.source / "gone").mkdir()
+    (excluding.source / "gone" / "g").write_text("again")
+    excluding.delete(last)
+    run("restore", excluding.repository, "--in-place", "--delete", "--no-keep")
+    (kept,) = excluding.source.glob("gone.before-restore-*")
+    assert (kept / "g").read_text() == "again"
 
 
 def test_a_dry_run_changes_nothing(two: Nights, tmp_path: Path) -> None:

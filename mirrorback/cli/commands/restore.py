@@ -53,7 +53,10 @@ def restore(
     dry_run: DryRun = False,
     no_owner: Annotated[bool, typer.Option("--no-owner", help="Leave ownership alone.")] = False,
     no_keep: Annotated[
-        bool, typer.Option("--no-keep", help="Do not keep what is replaced or removed.")
+        bool,
+        typer.Option(
+            "--no-keep", help="Do not keep what is replaced or removed, where a snapshot has it."
+        ),
     ] = False,
 ) -> int:
     """Restore files and folders as they were.
