@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mirrorback.engine.deciding import Decider
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.keeping import Keeping
@@ -21,7 +22,6 @@ from mirrorback.engine.target import Target, identity, places_to_keep
 from mirrorback.engine.writer import Writer
 from mirrorback.errors import Damaged, DriveError, Refused, Trouble, UsageError
 from mirrorback.model import Kind, Metadata, Snapshot
-from mirrorback.plan import restoring
 from mirrorback.plan.restoring import Overwrite, Step
 from mirrorback.store import node, past, settings, system, tree
 from mirrorback.store.catalog import translated
@@ -99,7 +99,7 @@ class _Run:
         self._lock = threading.Lock()
         self._mounts: frozenset[tuple[int, int]] = frozenset()  # below the target
         self._there = True  # the target is; a dry run may do without
-        self._shared = past.shared_in(history.catalog, snapshot.id)
+        self._decider = Decider(history, snapshot, options.overwrite)
         self._first: dict[int, bytes] = {}  # shared objects: where the first name stands
         self._later: list[tuple[bytes, PastRow]] = []  # their other names
         self._closed: list[tuple[bytes, Metadata]] = []  # folders that shut their owner out
@@ -306,20 +306,20 @@ class _Run:
     # --- everything else ----------------------------------------------------------------
 
     def _entry(self, bench: _Bench, path: bytes, into: int | None, row: PastRow) -> None:
-        if row.object in self._shared:
+        if row.object in self._decider.shared:
             with self._lock:
                 if row.object in self._first:
                     self._later.append((path, row))
                     return
                 self._first[row.object] = path
         st = None if into is None else bench.target.look(into, row.name)
-        step = self._step(row, st, shared=row.object in self._shared)
+        step = self._decider.step(bench.target, row, st)
         if step is Step.COMPARE and into is not None and st is not None:
             same = self._writer.has_content(into, row)
             step = Step.ADJUST if same else Step.REPLACE
         if step is Step.SKIP:
             self._report.count("skipped")
-            if row.object in self._shared:
+            if row.object in self._decider.shared:
                 with self._lock:
                     self._first.pop(row.object, None)
         elif step is Step.ADJUST:
@@ -332,26 +332,6 @@ class _Run:
                 self._writer.make(bench.origin, bench.target, path, into, row)
             self._report.count("restored")
         self._events.advance(1)
-
-    def _step(self, row: PastRow, st: os.stat_result | None, *, shared: bool) -> Step:
-        wanted = row.metadata
-        if st is None:
-            exists = same_kind = same_size = newer = same_links = False
-        else:
-            exists = True
-            same_kind = Kind.of_mode(st.st_mode) is wanted.kind
-            same_size = wanted.kind is not Kind.FILE or st.st_size == wanted.size
-            same_size &= wanted.kind not in (Kind.CHAR, Kind.BLOCK) or st.st_rdev == wanted.rdev
-            newer = wanted.mtime > st.st_mtime_ns
-            same_links = shared or st.st_nlink == 1
-        return restoring.decide(
-            self._options.overwrite,
-            exists=exists,
-            same_kind=same_kind,
-            same_size=same_size,
-            same_links=same_links,
-            newer=newer,
-        )
 
     # --- what has to wait ------------------------------------------------------------------
 
@@ -403,7 +383,7 @@ class _Run:
         if st is not None and leader is not None and os.path.samestat(st, leader):
             self._report.count("unchanged")
             return
-        if self._step(row, st, shared=False) is Step.SKIP:
+        if self._decider.step_to_link(row, st) is Step.SKIP:
             self._report.count("skipped")
             return
         self._report.act("create" if st is None else "replace", path)
@@ -430,7 +410,7 @@ class _Run:
     ) -> None:
         """A name whose first name was not restored, or in a dry run."""
         if self._options.dry_run:
-            step = self._step(row, st, shared=True)
+            step = self._decider.step(bench.target, row, st)
             if step is Step.SKIP:
                 self._report.count("skipped")
             elif step is Step.COMPARE:

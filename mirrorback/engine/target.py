@@ -63,12 +63,14 @@ class Target:
         self._top = top
         self._guarded = guarded
         self._cursor = tree.Cursor(top)
+        self._glance = tree.Cursor(top)  # for looking elsewhere meanwhile
         self._keeping = keeping
         self.kept_aside = 0
 
     def close(self) -> None:
         """Close what is open."""
         self._cursor.close()
+        self._glance.close()
 
     def folder(self, path: bytes) -> int:
         """A descriptor of a directory, good until the next call.  Raises Trouble."""
@@ -87,6 +89,16 @@ class Target:
             return os.stat(name or b".", dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
+
+    def names_among(self, paths: Iterable[bytes], st: os.stat_result) -> int:
+        """How many of these paths are names of an inode.  What `folder` gave stays good."""
+        count = 0
+        for path in paths:
+            parent, name = tree.parent_of(path)
+            with contextlib.suppress(OSError):
+                found = self.look(self._glance.open(parent), name)
+                count += found is not None and os.path.samestat(found, st)
+        return count
 
     @contextlib.contextmanager
     def temporary(self, folder: int) -> Iterator[bytes]:

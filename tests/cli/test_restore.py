@@ -101,6 +101,38 @@ def test_if_changed_puts_metadata_back_without_a_copy(two: Nights) -> None:
     assert path.stat().st_ino == number
 
 
+def test_metadata_is_never_set_through_a_link_from_elsewhere(two: Nights, tmp_path: Path) -> None:
+    """The names of a hard-link group are linked to a file that is outside the target."""
+    (two.source / "g1").write_text("shared")
+    os.link(two.source / "g1", two.source / "d" / "g2")
+    two.backup()
+    target, outside = tmp_path / "out", tmp_path / "outside"
+    run("restore", two.repository, "--to", target)
+    number = (target / "g1").stat().st_ino
+    (target / "g1").chmod(0o600)
+    run("restore", two.repository, "--to", target)
+    assert (target / "g1").stat().st_ino == number  # all its names are the group's
+    os.link(target / "g1", outside)
+    outside.chmod(0o600)
+    run("restore", two.repository, "--to", target, "--no-keep")
+    wanted, found = describe(two.source), describe(target)
+    del wanted[b""], found[b""]  # a folder that was there keeps its own times
+    require_same(wanted, found)
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o600
+    assert outside.stat().st_ino == number
+
+
+def test_one_name_of_a_group_is_put_right_with_the_others(two: Nights, tmp_path: Path) -> None:
+    (two.source / "g1").write_text("shared")
+    os.link(two.source / "g1", two.source / "d" / "g2")
+    two.backup()
+    target = tmp_path / "out"
+    run("restore", two.repository, "--to", target)
+    (target / "g1").chmod(0o600)
+    run("restore", two.repository, "g1", "--to", target)
+    require_same(describe(two.source), describe(target))
+
+
 def test_delete_removes_what_the_snapshot_does_not_have(two: Nights) -> None:
     (two.source / "later").write_text("x")
     (two.source / "d" / "later").mkdir()
