@@ -13,7 +13,10 @@ At = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be; write nothing.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Make the repository in a folder that is not empty.")
+    bool,
+    typer.Option(
+        "--force", help="Make the repository in a folder that is not empty, or inside another one."
+    ),
 ]
 Mode = Annotated[
     str | None,

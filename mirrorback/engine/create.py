@@ -35,11 +35,13 @@ def create(
 ) -> list[Finding]:
     """Make a repository for `source` and tell what the drive can hold.
 
-    Raises Refused where the folder is in use or the drive cannot hold a
-    repository, SourceError, DriveError.  Nothing is left behind then.
+    Raises Refused where the folder is in use, inside another repository, or the
+    drive cannot hold one, SourceError, DriveError.  Nothing is left behind then.
     """
     require_source(source)
     path = os.path.abspath(os.fsencode(repository))
+    if not force:
+        _require_outside(path)
     with drive_errors(), _folder(path):
         drive = probe.probe(path)
         if not drive.hard_links:
@@ -58,6 +60,18 @@ def create(
         )
         Repository.create(path, new, force=force).close()
     return doctor.of_drive(drive)
+
+
+def _require_outside(path: bytes) -> None:
+    """A repository within another would be part of its snapshots.  Raises Refused."""
+    at = os.path.realpath(path)
+    while at != os.path.dirname(at):
+        at = os.path.dirname(at)
+        if exists(at):
+            raise Refused(
+                f"{settings.escape(path)} is inside the repository {settings.escape(at)}:"
+                " name a folder outside it, or use --force"
+            )
 
 
 class _folder:  # noqa: N801

@@ -44,6 +44,26 @@ def test_a_foreign_folder_is_not_taken(source: Path, repository: Path) -> None:
     assert sorted(p.name for p in repository.iterdir()) == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("place", ["", "current", ".mirrorback", "current/deep/er"])
+def test_no_repository_is_made_inside_another(nights: Nights, place: str) -> None:
+    (nights.source / "f").write_text("x")
+    nights.backup()
+    before = sorted(nights.repository.rglob("*"))
+    inner = nights.repository / place / "inner"
+    said = complaint("init", inner, "--source", nights.source, code=5)
+    assert "--force" in said and str(nights.repository) in said
+    complaint("backup", "--init", nights.source, inner, code=5)
+    assert sorted(nights.repository.rglob("*")) == before
+
+
+def test_a_symlink_hides_no_repository(nights: Nights, tmp_path: Path) -> None:
+    (nights.source / "f").write_text("x")
+    nights.backup()
+    (tmp_path / "way").symlink_to(nights.repository)
+    complaint("init", tmp_path / "way" / "inner", "--source", nights.source, code=5)
+    run("init", tmp_path / "way" / "inner", "--source", nights.source, "--force")
+
+
 def test_a_source_that_is_missing_or_a_file(source: Path, repository: Path) -> None:
     complaint("backup", "--init", source / "none", repository, code=1)
     (source / "f").write_text("x")
