@@ -207,24 +207,17 @@ class History:
         return sorted(versions, key=lambda version: version.first.id)
 
     def _before_moves(self, path: bytes) -> Iterator[Version]:
-        """What the files at a path were before they moved there, by their lineages."""
+        """What the files at a path were before they moved there, by their lineages: the
+        snapshots that showed a move, or a place on the way, may have been deleted."""
         place = past.find_directory(self.catalog, path)
-        todo = [] if place is None else past.runs(self.catalog, *place)
-        seen: set[int] = set()
-        while todo:
-            row = todo.pop()
-            if row.from_dir is None or row.from_name is None:
-                continue
-            earlier = [
-                before
-                for before in past.runs(self.catalog, row.from_dir, row.from_name)
-                if before.lineage == row.lineage
-                and before.first < row.first
-                and before.entry not in seen
-            ]
-            seen.update(before.entry for before in earlier)
-            yield from self._merge(self._moved_from(row) or b"", earlier)
-            todo += earlier
+        here = [] if place is None else past.runs(self.catalog, *place)
+        newest = {row.lineage: row.entry for row in here if row.lineage != row.entry}
+        elsewhere: dict[tuple[int, bytes], list[PastRow]] = {}
+        for row in past.of_lineages(self.catalog, newest) if newest else ():
+            if (row.dir, row.name) != place:
+                elsewhere.setdefault((row.dir, row.name), []).append(row)
+        for (directory, name), rows in elsewhere.items():
+            yield from self._merge(tree.join(self.folder_path(directory), name), rows)
 
     def _versions_of(self, path: bytes) -> list[Version]:
         place = past.find_directory(self.catalog, path)

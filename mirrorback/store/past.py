@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from mirrorback.model import Digest, Kind, Metadata
@@ -87,14 +88,15 @@ def is_held(catalog: Catalog, directory: int, name: bytes, kind: Kind) -> bool:
     return row is not None
 
 
-def by_lineage(catalog: Catalog, directory: int, name: bytes, before: int) -> PastRow | None:
-    """The last entry of a name that ended before a snapshot."""
-    row = catalog.db.execute(
-        f"SELECT {_COLUMNS}{_FROM} WHERE e.dir = ? AND e.name = ? AND e.last < ?"
-        " ORDER BY e.last DESC LIMIT 1",
-        (directory, name, before),
-    ).fetchone()
-    return row and _row(row)
+def of_lineages(catalog: Catalog, newest: Mapping[int, int]) -> list[PastRow]:
+    """Entries of some lineages, oldest first: of each those older than the entry given
+    for it, wherever they stood.  Reads a large part of the entries."""
+    rows = catalog.db.execute(
+        f"SELECT {_COLUMNS}{_FROM} WHERE e.id >= ? AND e.id < ?"
+        " AND e.lineage IN (SELECT value FROM json_each(?)) ORDER BY e.first, e.id",
+        (min(newest), max(newest.values()), json.dumps(list(newest))),
+    ).fetchall()
+    return [row for row in map(_row, rows) if row.entry < newest[row.lineage]]
 
 
 def all_names(catalog: Catalog) -> Iterator[tuple[int, int, bytes]]:

@@ -75,6 +75,66 @@ def test_versions_follow_a_move(four: Nights) -> None:
     assert [v["path"] for v in followed] == ["d/f", "d/f", "e/f", "e/f"]
 
 
+def test_versions_follow_over_deleted_snapshots(nights: Nights) -> None:
+    """Moved with its folder and by itself, changed, and none but the ends are left."""
+    (nights.source / "a").mkdir()
+    (nights.source / "a" / "f").write_text("one")
+    (nights.source / "other").write_text("other")
+    time.sleep(0.03)
+    nights.backup()
+    (nights.source / "a").rename(nights.source / "b")
+    nights.backup()
+    (nights.source / "b" / "f").rename(nights.source / "g")
+    nights.backup()
+    time.sleep(0.03)
+    (nights.source / "g").write_text("second")
+    nights.backup()
+    whole = [(v["path"], v["size"]) for v in rows(nights, "versions", "g", "--follow")]
+    assert whole == [("a/f", 3), ("b/f", 3), ("g", 3), ("g", 6)]
+    nights.delete(NAMES[1])
+    found = [(v["path"], v["size"]) for v in rows(nights, "versions", "g", "--follow")]
+    assert found == [("a/f", 3), ("g", 3), ("g", 6)]
+    nights.delete(NAMES[2])
+    found = [(v["path"], v["size"]) for v in rows(nights, "versions", "g", "--follow")]
+    assert found == [("a/f", 3), ("g", 6)]
+    assert [v["path"] for v in rows(nights, "versions", "g")] == ["g"]
+
+
+def test_versions_follow_a_move_there_and_back(nights: Nights) -> None:
+    (nights.source / "f").write_text("one")
+    (nights.source / "other").write_text("other")
+    time.sleep(0.03)
+    nights.backup()
+    (nights.source / "f").rename(nights.source / "g")
+    nights.backup()
+    (nights.source / "g").rename(nights.source / "f")
+    nights.backup()
+    assert [v["path"] for v in rows(nights, "versions", "f", "--follow")] == ["f", "g", "f"]
+    time.sleep(0.03)
+    (nights.source / "f").write_text("second")
+    nights.backup()
+    nights.delete(NAMES[2])
+    assert [v["path"] for v in rows(nights, "versions", "f", "--follow")] == ["f", "g", "f"]
+    nights.delete(NAMES[1])
+    assert [v["path"] for v in rows(nights, "versions", "f", "--follow")] == ["f", "f"]
+
+
+def test_versions_follow_no_other_file(nights: Nights) -> None:
+    """What was at the path before, and what came to the old one, are other files."""
+    (nights.source / "f").write_text("one")
+    time.sleep(0.03)
+    nights.backup()
+    (nights.source / "f").rename(nights.source / "g")
+    nights.backup()
+    (nights.source / "f").write_text("not that file")
+    (nights.source / "g").unlink()
+    nights.backup()
+    (nights.source / "g").write_text("again another one")
+    nights.backup()
+    nights.delete(NAMES[1])
+    assert [v["size"] for v in rows(nights, "versions", "g", "--follow")] == [17]
+
+
 def test_versions_of_a_folder_ignore_its_time(four: Nights) -> None:
     (four.source / "e" / "more").write_text("x")
     four.backup()
