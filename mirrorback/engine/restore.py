@@ -8,6 +8,7 @@ is kept beside it, unless that is not wanted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -172,6 +173,7 @@ class _Run:
             return _Bench(origin, target)
 
         bench = tools()
+        self._clear_parents(bench, [path for path, _row in rows if path])
         first = [f for f in (self._begin(bench, p, r, made) for p, r in rows) if f is not None]
         work_through(
             first,
@@ -213,6 +215,20 @@ class _Run:
                 os.mkdir(name, 0o777, dir_fd=into)
             at = tree.join(at, name)
 
+    def _clear_parents(self, bench: _Bench, paths: list[bytes]) -> None:
+        names: dict[bytes, set[bytes]] = {}
+        for parent, name in map(tree.parent_of, paths):
+            names.setdefault(parent, set()).add(name)
+        for parent in names if self._there else ():
+            with contextlib.suppress(Trouble):  # told when it is to be written to
+                self._clear_left(bench, bench.target.folder(parent), names[parent])
+
+    def _clear_left(self, bench: _Bench, into: int, names: set[bytes]) -> None:
+        """Remove what a restore that was killed has left in a folder, where one can."""
+        if not self._options.dry_run:
+            with contextlib.suppress(OSError):
+                bench.target.clear_left(into, names)
+
     def _into(self, bench: _Bench, path: bytes, there: bool) -> int | None:
         """The directory on the target; None in a dry run where it is not there yet."""
         if not self._options.dry_run:
@@ -237,6 +253,9 @@ class _Run:
         except Trouble as trouble:
             self._report.error(trouble.reason, folder.path)
             return
+        names = {row.name for row in rows}
+        if into is not None and folder.there:
+            self._clear_left(bench, into, names)
         below = []
         for row in rows:
             self._history.require_name(row.name)
@@ -247,7 +266,7 @@ class _Run:
         emptied = into is not None and not rows and identity(os.fstat(into)) in self._mounts
         if self._options.delete and into is not None and not emptied:
             with self._report.telling(folder.path):
-                self._delete_others(bench, folder.path, into, {row.name for row in rows})
+                self._delete_others(bench, folder.path, into, names)
         if folder.metadata is not None and into is not None and not self._options.dry_run:
             with self._report.telling(folder.path):
                 self._dress_folder(folder.path, into, folder.metadata)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from mirrorback.engine.keeping import Keeping
 from mirrorback.errors import Trouble
 from mirrorback.model import Kind
 from mirrorback.plan import restoring
-from mirrorback.store import remove, system, tree
+from mirrorback.store import hold, remove, system, tree
 
-TEMPORARY = b".mirrorback-"
-
+TEMPORARY = b".mirrorback-%s.tmp"  # while its folder is held
+UNHELD = b".mirrorback-%s.new"  # where it cannot be, for another restore to keep its hands off
+LEFT = re.compile(rb"\.mirrorback-[0-9a-f]{16}\.tmp")
 
 Identity = tuple[int, int]  # device and inode number
 
@@ -104,12 +106,33 @@ class Target:
     def temporary(self, folder: int) -> Iterator[bytes]:
         """A name for something unfinished; it is gone afterwards, unless it was
         renamed."""
-        name = TEMPORARY + secrets.token_hex(8).encode() + b".tmp"
-        try:
-            yield name
-        finally:
-            with contextlib.suppress(OSError):
+        with hold.together(folder) as held:
+            name = (TEMPORARY if held else UNHELD) % secrets.token_hex(8).encode()
+            try:
+                yield name
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+
+    def clear_left(self, folder: int, names: Collection[bytes]) -> None:
+        """Remove what a restore that was killed has left unfinished in an open folder,
+        unless a restore is at work there.  `names` are none of that.  Raises OSError."""
+        if not self._left(folder, names):
+            return
+        with hold.alone(folder) as held:
+            for name in self._left(folder, names) if held else ():
                 os.unlink(name, dir_fd=folder)
+
+    @staticmethod
+    def _left(folder: int, names: Collection[bytes]) -> list[bytes]:
+        with os.scandir(folder) as entries:
+            return [
+                name
+                for entry in entries
+                if LEFT.fullmatch(name := os.fsencode(entry.name))
+                and name not in names
+                and (entry.is_symlink() or entry.is_file(follow_symlinks=False))
+            ]
 
     def put(self, folder: int, temporary: bytes, path: bytes) -> None:
         """Give what is finished its name, the last of `path`, in its open folder; what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 from program import complaint, run
 from runs import Nights
 from trees import describe, require_same
+
+from mirrorback.store import hold
 
 
 @pytest.fixture
@@ -207,6 +210,77 @@ def test_a_dry_run_changes_nothing(two: Nights, tmp_path: Path) -> None:
     assert "f" in done.out and "stray" in done.out
     run("restore", two.repository, "-n", "--to", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+LEFT = ".mirrorback-0123456789abcdef.tmp"
+
+
+def test_what_a_killed_restore_has_left_goes(two: Nights, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    run("restore", two.repository, "--to", target)
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    (target / LEFT).write_text("half of someth")
+    (target / "d" / LEFT).symlink_to(outside)
+    alike = [LEFT + ".bak", "x" + LEFT, LEFT.upper(), LEFT.replace("0", ""), ".mirrorback-.tmp"]
+    for name in alike:
+        (target / name).write_text("mine")
+    (target / "d" / "e" / LEFT).mkdir()
+    run("restore", two.repository, "--to", target, "-n")
+    assert (target / LEFT).exists() and (target / "d" / LEFT).is_symlink()
+    run("restore", two.repository, "--to", target)
+    assert {p.name for p in target.iterdir()} == {"d", "f", *alike}
+    assert {p.name for p in (target / "d").iterdir()} == {"e", "g"}
+    assert (target / "d" / "e" / LEFT).is_dir()
+    assert outside.read_text() == "precious"
+
+
+def test_only_folders_written_to_are_cleared(two: Nights, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    run("restore", two.repository, "--to", target)
+    for folder in (target, target / "d", target / "d" / "e"):
+        (folder / LEFT).write_text("half of someth")
+    run("restore", two.repository, "d/g", "--to", target)
+    assert (target / LEFT).exists() and (target / "d" / "e" / LEFT).exists()
+    assert not (target / "d" / LEFT).exists()
+
+
+def test_what_a_running_restore_is_at_stays(two: Nights, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    fd = os.open(target, os.O_RDONLY)
+    try:
+        with hold.together(fd) as held:
+            assert held
+            (target / LEFT).write_text("half of someth")
+            run("restore", two.repository, "--to", target)
+            assert (target / LEFT).exists()
+    finally:
+        os.close(fd)
+    run("restore", two.repository, "--to", target)
+    assert not (target / LEFT).exists()
+
+
+def test_a_folder_that_someone_else_has_locked_is_restored(two: Nights, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    fd = os.open(target, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        run("restore", two.repository, "--to", target)
+    finally:
+        os.close(fd)
+    assert {p.name for p in target.iterdir()} == {"d", "f"}
+
+
+def test_a_file_of_such_a_name_that_was_backed_up_comes_back(two: Nights, tmp_path: Path) -> None:
+    (two.source / LEFT).write_text("in a snapshot")
+    two.backup()
+    (two.source / LEFT).write_text("changed")
+    run("restore", two.repository, "--in-place")
+    assert (two.source / LEFT).read_text() == "in a snapshot"
+    (kept,) = two.source.glob(LEFT + ".before-restore-*")
+    assert kept.read_text() == "changed"
 
 
 def test_where_to_is_asked_for(two: Nights, tmp_path: Path) -> None:
