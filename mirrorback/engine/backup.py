@@ -246,7 +246,8 @@ class _Run:
         rotational = system.is_rotational(self._repo.path)
         if cost.files < COPIES_FOR_HELPERS and counts.files < NAMES_FOR_HELPERS:
             return Crew(1 if rotational else 2)
-        helpers = 1 if rotational else min(1 + (os.cpu_count() or 1), MOST_HELPERS)
+        copying = cost.files >= COPIES_FOR_HELPERS  # one more than can run: some wait for disks
+        helpers = 1 if rotational else min(copying + (os.cpu_count() or 1), MOST_HELPERS)
         return Crew(helpers + 1, helpers)
 
     def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:

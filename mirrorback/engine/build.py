@@ -24,7 +24,7 @@ from mirrorback.errors import Trouble
 from mirrorback.model import Kind, Metadata
 from mirrorback.store import live, node, reading, tree, xattrs
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
-from mirrorback.store.copier import Roots, Work
+from mirrorback.store.copier import Filled, Roots, Work
 from mirrorback.store.difference import Action, Difference
 from mirrorback.store.helper import Helper
 from mirrorback.store.repository import CURRENT, INCOMING, TRASH, Repository
@@ -32,6 +32,8 @@ from mirrorback.store.spool import Spool
 from mirrorback.store.workers import work_through
 
 AT_ONCE = 256  # files copied before what came of them is recorded
+TOGETHER = 16  # folders ordered in one go
+ENOUGH = 8 << 20  # bytes to copy that are enough for one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,15 @@ class _Folder:
     id: int
     known: bool  # the mirror has a directory here
     metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The work of one directory, and the differences that its copies are of."""
+
+    folder: _Folder
+    work: Work
+    copies: list[Difference]
 
 
 class Build:
@@ -113,7 +124,7 @@ class Build:
             self._find_followers()
             first = self._root(tools())
             work_through(
-                [first],
+                [[first]],
                 self._fill,
                 threads=crew.threads,
                 tools=tools,
@@ -153,8 +164,26 @@ class Build:
         finally:
             bench.close()
 
-    def _fill(self, folder: _Folder, bench: Bench, push: Callable[..., None]) -> None:
-        """Make everything that a directory holds, then give it its own metadata."""
+    def _fill(self, folders: list[_Folder], bench: Bench, push: Callable[..., None]) -> None:
+        """Make everything that some directories hold, then give them their own metadata."""
+        orders: list[_Order] = []
+        below: list[_Folder] = []
+        weight = 0
+        for number, folder in enumerate(folders, 1):
+            order, size = self._order(folder, bench, below)
+            orders.append(order)
+            weight += size
+            if weight >= ENOUGH and number < len(folders):
+                push(folders[number:])  # others may have a hand free
+                break
+        filled = bench.filler.fill([order.work for order in orders], self.tally.copied)
+        for order, result in zip(orders, filled, strict=True):
+            self._filled(order, bench, result)
+        push(*(below[at : at + TOGETHER] for at in range(0, len(below), TOGETHER)))
+
+    def _order(self, folder: _Folder, bench: Bench, below: list[_Folder]) -> tuple[_Order, int]:
+        """What there is to do in a directory when all that cannot be ordered has been made,
+        and the bytes of it.  The directories in it are added to `below`."""
         changes = self._spool.changes_in(folder.id)
         touched = {d.name for d in changes}
         names = live.names(self._catalog, folder.id) if folder.known else []
@@ -165,27 +194,28 @@ class Build:
         for name, kind in names:
             if name not in touched:
                 (folders if kind == Kind.DIRECTORY else links).append(name)
+        below += self._known_folders(folder, folders)
         copies, others = _split(changes)
-        below = self._known_folders(folder, folders)
         if others:
             below += self._make_changes(folder, bench, others)
-        for at in range(0, max(len(copies), 1), AT_ONCE):
-            some = copies[at : at + AT_ONCE]
-            last = at + AT_ONCE >= len(copies)
-            dress = node.Dress.of(folder.metadata) if last else None
-            work = Work(folders, links, [d.name for d in some], dress)
-            self._fill_in(folder, bench, work, some)
-            folders, links = [], []
-        push(*below)
+        work = Work(folder.path, folders, links)
+        while len(copies) > AT_ONCE:
+            some, copies = copies[:AT_ONCE], copies[AT_ONCE:]
+            order = _Order(folder, work._replace(copies=[d.name for d in some]), some)
+            self._filled(order, bench, bench.filler.fill([order.work], self.tally.copied)[0])
+            work = Work(folder.path)
+        dress = node.Dress.of(folder.metadata)
+        work = work._replace(copies=[d.name for d in copies], dress=dress)
+        return _Order(folder, work, copies), sum(d.allocated for d in copies)
 
-    def _fill_in(self, folder: _Folder, bench: Bench, work: Work, copies: list[Difference]) -> None:
-        """Have some work of a folder done, and see to what could not be done so."""
-        filled = bench.filler.fill(folder.path, work, self.tally.copied)
-        self._events.advance(len(work.links))
+    def _filled(self, order: _Order, bench: Bench, filled: Filled) -> None:
+        """Record what came of an order, and see to what could not be done so."""
+        folder = order.folder
+        self._events.advance(len(order.work.links))
         if filled.missed:
             self._not_kept.add(filled.missed)
         troubled = []
-        for difference, result in self._placer.take_new(copies, filled.copied):
+        for difference, result in self._placer.take_new(order.copies, filled.copied):
             if isinstance(result, Trouble):
                 troubled.append((difference, result))
             else:

@@ -324,9 +324,8 @@ class Placer:
     ) -> Placed:
         """A new inode, all of it from the source."""
         if difference.kind == Kind.FILE:
-            work = Work(copies=[difference.name])
-            filled = bench.filler.fill(folder, work, self._tally.copied)
-            copied = filled.copied[0]
+            work = Work(folder, copies=[difference.name])
+            copied = bench.filler.fill([work], self._tally.copied)[0].copied[0]
             if isinstance(copied, Trouble):
                 raise copied
             return self.take(folder, difference, copied, lead=lead)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
+from typing import Any
 
 from mirrorback.errors import Refused, SourceError
 from mirrorback.plan.selection import Selection, is_cache_tag
@@ -65,6 +67,20 @@ class Source:
             raise Refused("the source lies inside the repository; a backup of it would never end")
         return cls(real, fd, selection, repository=repo.identity(), one_file_system=one_file_system)
 
+    @property
+    def description(self) -> tuple[Any, ...]:
+        """All that `described` needs to make the same source in another process; it can be
+        marshalled."""
+        return self.path, self._selection.rules, self._repository, self._one_file_system
+
+    @classmethod
+    def described(cls, fd: int, description: tuple[Any, ...]) -> Source:
+        """The source of a description, open already."""
+        path, rules, repository, one_file_system = description
+        return cls(
+            path, fd, Selection(*rules), repository=repository, one_file_system=one_file_system
+        )
+
     def close(self) -> None:
         """Close the directory."""
         os.close(self.fd)
@@ -79,12 +95,15 @@ class Source:
             chosen = [
                 row for row in rows if row[1] != ino or foreign.get(row[0], self.device) != device
             ]
-        if self._one_file_system and foreign:
-            # An entry on another file system is shown empty; its descent ends here.
-            self._shut.update(tree.join(path, os.fsencode(name)) for name in foreign)
         if not self._selection.everything:
             chosen = [row for row in chosen if not self._left_out(path, fd, row)]
         return chosen
+
+    def shut(self, path: bytes, foreign: Iterable[str]) -> None:
+        """Note what in a directory lies on another file system: with `one_file_system` it
+        is shown empty, and not entered."""
+        if self._one_file_system:
+            self._shut.update(tree.join(path, os.fsencode(name)) for name in foreign)
 
     def entered(self, path: bytes) -> bool:
         """Whether a directory's own content belongs to the backup."""

@@ -8,15 +8,13 @@ snapshots here.
 
 from __future__ import annotations
 
-import marshal
 import os
 import stat
 import time
 from dataclasses import dataclass, field
 
-from blake3 import blake3
-
 from mirrorback.engine.events import Events
+from mirrorback.engine.listing import Listing, Same, Scout, Wanted, look
 from mirrorback.engine.source import Source
 from mirrorback.errors import Trouble
 from mirrorback.model import KIND_OF_FORMAT, Kind
@@ -30,6 +28,8 @@ from mirrorback.store.spool import Spool
 DIRECTORY = stat.S_IFDIR
 FILE = stat.S_IFREG
 LARGE_ENOUGH_FOR_HOLES = 1 << 20
+SCOUT_FROM = 500  # directories: before, starting a process costs more than it gains
+FEWEST_SENT, MOST_SENT = 4, 64  # directories that a scout lists in one go
 
 
 @dataclass(slots=True)
@@ -83,6 +83,7 @@ class Survey:
         self._checksum = checksum
         self._counts = Counts()
         self._stack: list[_Folder] = []
+        self._scout: Scout | None = None
 
     def run(self) -> Counts:
         """Look at the whole source.  Raises the drive's errors; the source's are
@@ -90,11 +91,37 @@ class Survey:
         self._root()
         cursor = tree.Cursor(self._source.fd)
         try:
-            while self._stack:
-                self._visit(self._stack.pop(), cursor)
+            self._walk(cursor)
         finally:
             cursor.close()
+            if self._scout is not None:
+                self._scout.close()
         return self._counts
+
+    def _walk(self, cursor: tree.Cursor) -> None:
+        """Visit all directories, newest first, some of them with a scout's help."""
+        sent: list[_Folder] = []
+        while self._stack or sent:
+            half = len(self._stack) // 2
+            if not sent and half >= FEWEST_SENT and self._counts.dirs >= SCOUT_FROM:
+                self._scout = self._scout or Scout(self._source)
+                sent = self._stack[-min(half, MOST_SENT) :]
+                del self._stack[-len(sent) :]
+                self._scout.send([self._wanted(folder) for folder in sent])
+            if sent and self._scout is not None and (not self._stack or self._scout.ready()):
+                for folder, found in zip(sent, self._scout.received(), strict=True):
+                    self._met(folder, found, cursor)
+                sent = []
+            elif self._stack:
+                folder = self._stack.pop()
+                try:
+                    found = look(self._source, cursor, self._wanted(folder))
+                except Trouble as trouble:
+                    found = trouble
+                self._met(folder, found, cursor)
+
+    def _wanted(self, folder: _Folder) -> Wanted:
+        return Wanted(folder.path, None if self._checksum else folder.fingerprint)
 
     def _root(self) -> None:
         """The source's own entry stands above the root directory."""
@@ -123,42 +150,33 @@ class Survey:
         ).fetchone()[0]
         self._stack.append(_Folder(b"", ROOT_DIR, old is not None, fingerprint))
 
-    def _visit(self, folder: _Folder, cursor: tree.Cursor) -> None:
-        began = time.time_ns()
+    def _met(self, folder: _Folder, found: Same | Listing | Trouble, cursor: tree.Cursor) -> None:
+        """Take in what was found of a directory."""
+        if isinstance(found, Trouble):
+            self._unreadable(folder, found)
+            return
+        self._source.shut(folder.path, found.foreign)
+        if isinstance(found, Same):
+            self._same(folder, found)
+            return
         try:
             with reading.troubles:
                 fd = cursor.open(folder.path)
-                rows, foreign, failed = tree.scan(fd, self._source.device)
         except Trouble as trouble:
             self._unreadable(folder, trouble)
             return
         self._counts.dirs += 1
-        rows = self._source.select(folder.path, fd, rows, foreign)
-        fingerprint = None
-        if not failed:
-            fingerprint = blake3(marshal.dumps(rows, 2)).digest(16)
-        if fingerprint is not None and fingerprint == folder.fingerprint and not self._checksum:
-            self._same(folder, rows)
-            return
-        looked = _Reading(folder, fd, began, trusted=not failed)
-        self._compare(looked, rows, foreign, failed)
-        new = fingerprint if looked.trusted else None
+        looked = _Reading(folder, fd, found.began, trusted=not found.failed)
+        self._compare(looked, found)
+        new = found.fingerprint if looked.trusted else None
         if new != folder.fingerprint:
             self._spool.add("fingerprint", folder.id, new)
         self._stack.extend(looked.below)
 
-    def _same(self, folder: _Folder, rows: list[tree.Row]) -> None:
+    def _same(self, folder: _Folder, found: Same) -> None:
         """Nothing in this directory has changed; only those below it are visited."""
-        size = files = 0
-        folders = []
-        for row in rows:
-            kind = row[2] & 0o170000
-            if kind == DIRECTORY:
-                folders.append(row[0])
-            else:
-                files += 1
-                if kind == FILE:
-                    size += row[3]
+        files, size, folders, _foreign = found
+        self._counts.dirs += 1
         self._counts.files += files
         self._counts.bytes += size
         self._events.advance(files, size)
@@ -175,14 +193,9 @@ class Survey:
                     if any(live.count_below(self._catalog, number)):
                         self._spool.gone_below(number)
 
-    def _compare(
-        self,
-        looked: _Reading,
-        rows: list[tree.Row],
-        foreign: dict[str, int],
-        failed: list[tuple[str, OSError]],
-    ) -> None:
+    def _compare(self, looked: _Reading, found: Listing) -> None:
         folder = looked.folder
+        _began, rows, foreign, failed, _fingerprint = found
         olds = live.rows(self._catalog, folder.id) if folder.known else {}
         known = live.children(self._catalog, folder.id)
         device = self._source.device
@@ -208,8 +221,8 @@ class Survey:
                 self._counts.files += 1
                 self._counts.bytes += row[3]
                 self._events.advance(1, row[3])
-        for raw, error in ((os.fsencode(name), error) for name, error in failed):
-            self._error(tree.join(folder.path, raw), (error.strerror or "").lower())
+        for raw, reason in ((os.fsencode(name), reason) for name, reason in failed):
+            self._error(tree.join(folder.path, raw), reason)
             old = olds.pop(raw, None)
             if old is not None:
                 self._keep(old, known)

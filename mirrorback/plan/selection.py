@@ -50,6 +50,7 @@ class Selection:
     ) -> None:
         """`exclude` are gitignore patterns relative to the source; `larger_than` is
         in bytes.  Raises UsageError for a pattern that does not parse."""
+        self.rules = tuple(exclude), larger_than, tuple(if_present), caches  # to make it again
         self.caches = caches
         self._larger_than = larger_than
         self._markers = frozenset(if_present) | ({CACHE_TAG_NAME} if caches else frozenset())

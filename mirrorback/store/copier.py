@@ -101,6 +101,7 @@ class Copied(NamedTuple):
 class Work(NamedTuple):
     """What a directory of the new snapshot, which is there, is to be given, in this order."""
 
+    path: bytes
     folders: Sequence[bytes] = ()  # to be made
     links: Sequence[bytes] = ()  # names to link from the mirror's directory of that path
     copies: Sequence[bytes] = ()  # regular files to copy from the source's
@@ -118,9 +119,10 @@ class Filled(NamedTuple):
 class Filling(Protocol):
     """Whoever fills directories, here or in another process."""
 
-    def fill(self, folder: bytes, work: Work, progress: Progress) -> Filled:
-        """Do the work of one directory, and report the bytes copied.  For a copy in trouble,
-        something may be left at its name.  Raises OSError for what the drive does."""
+    def fill(self, works: Sequence[Work], progress: Progress) -> list[Filled]:
+        """Do the work of some directories, one after the other, and report the bytes copied.
+        For a copy in trouble, something may be left at its name.  Raises OSError for what
+        the drive does."""
 
 
 class Copier:
@@ -139,14 +141,17 @@ class Copier:
             if cursor is not None:
                 cursor.close()
 
-    def fill(self, folder: bytes, work: Work, progress: Progress) -> Filled:
+    def fill(self, works: Sequence[Work], progress: Progress) -> list[Filled]:
         """See `Filling.fill`."""
-        folders, links, copies, dress = work
-        into = self.incoming.open(folder)
+        return [self._fill(work, progress) for work in works]
+
+    def _fill(self, work: Work, progress: Progress) -> Filled:
+        path, folders, links, copies, dress = work
+        into = self.incoming.open(path)
         for name in folders:
             os.mkdir(name, 0o700, dir_fd=into)
-        refused = self._link(folder, into, links) if links else []
-        copied = self._copy_all(folder, into, copies, progress) if copies else []
+        refused = self._link(path, into, links) if links else []
+        copied = self._copy_all(path, into, copies, progress) if copies else []
         missed = [] if dress is None else self._dresser.dress(into, dress, directory=True)
         return Filled(refused, copied, missed)
 
