@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from mirrorback.engine import planned
 from mirrorback.engine.bench import Bench
 from mirrorback.engine.events import Events
+from mirrorback.engine.folders import Folder, Folders
 from mirrorback.engine.place import Placed, Placer
 from mirrorback.engine.source import Source
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
-from mirrorback.model import Kind, Metadata
-from mirrorback.store import live, node, reading, tree, xattrs
+from mirrorback.model import Kind
+from mirrorback.store import live, node, tree, xattrs
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
 from mirrorback.store.copier import Filled, Roots, Work
 from mirrorback.store.difference import Action, Difference
@@ -46,20 +47,10 @@ class Crew:
 
 
 @dataclass(frozen=True, slots=True)
-class _Folder:
-    """A directory to fill: made already, still without its own metadata."""
-
-    path: bytes
-    id: int
-    known: bool  # the mirror has a directory here
-    metadata: Metadata
-
-
-@dataclass(frozen=True, slots=True)
 class _Order:
     """The work of one directory, and the differences that its copies are of."""
 
-    folder: _Folder
+    folder: Folder
     work: Work
     copies: list[Difference]
 
@@ -87,6 +78,7 @@ class Build:
         self._any_gone = bool(spool.fetch(lost))
         self.tally = Tally(events)
         self._placer = Placer(catalog, spool, self._dresser, not_kept, self.tally)
+        self._folders = Folders(catalog, spool, self._placer)
 
     def run(self, crew: Crew) -> int:
         """Build all of it.  Returns the inode number of the new root.  Raises OSError
@@ -151,23 +143,23 @@ class Build:
 
     # --- directories -----------------------------------------------------------------
 
-    def _root(self, bench: Bench) -> _Folder:
+    def _root(self, bench: Bench) -> Folder:
         changes = self._spool.changes_in(ABOVE_ROOT)
         try:
             if changes:
-                metadata = self._folder_changed(bench, b"", changes[0])
+                metadata = self._folders.changed(bench, b"", changes[0])
                 known = changes[0].entry is not None
             else:
                 metadata = live.directory_metadata(self._catalog, ABOVE_ROOT)[b""]
                 known = True
-            return _Folder(b"", ROOT_DIR, known, metadata)
+            return Folder(b"", ROOT_DIR, known, metadata)
         finally:
             bench.close()
 
-    def _fill(self, folders: list[_Folder], bench: Bench, push: Callable[..., None]) -> None:
+    def _fill(self, folders: list[Folder], bench: Bench, push: Callable[..., None]) -> None:
         """Make everything that some directories hold, then give them their own metadata."""
         orders: list[_Order] = []
-        below: list[_Folder] = []
+        below: list[Folder] = []
         weight = 0
         for number, folder in enumerate(folders, 1):
             order, size = self._order(folder, bench, below)
@@ -181,7 +173,7 @@ class Build:
             self._filled(order, bench, result)
         push(*(below[at : at + TOGETHER] for at in range(0, len(below), TOGETHER)))
 
-    def _order(self, folder: _Folder, bench: Bench, below: list[_Folder]) -> tuple[_Order, int]:
+    def _order(self, folder: Folder, bench: Bench, below: list[Folder]) -> tuple[_Order, int]:
         """What there is to do in a directory when all that cannot be ordered has been made,
         and the bytes of it.  The directories in it are added to `below`."""
         changes = self._spool.changes_in(folder.id)
@@ -194,7 +186,7 @@ class Build:
         for name, kind in names:
             if name not in touched:
                 (folders if kind == Kind.DIRECTORY else links).append(name)
-        below += self._known_folders(folder, folders)
+        below += self._folders.known(folder, folders)
         copies, others = _split(changes)
         if others:
             below += self._make_changes(folder, bench, others)
@@ -242,7 +234,7 @@ class Build:
 
     def _unlinkable(
         self,
-        folder: _Folder,
+        folder: Folder,
         bench: Bench,
         into: int,
         name: bytes,
@@ -285,88 +277,24 @@ class Build:
             old_lineage=row.lineage,
         )
 
-    def _known_folders(self, folder: _Folder, names: list[bytes]) -> list[_Folder]:
-        """Directories that were there before and have not changed."""
-        if not names:
-            return []
-        known = live.children(self._catalog, folder.id)
-        metadata = live.directory_metadata(self._catalog, folder.id)
-        return [
-            _Folder(tree.join(folder.path, name), known[name][0], True, metadata[name])
-            for name in names
-        ]
-
     # --- what differs ------------------------------------------------------------------
 
     def _make_changes(
-        self, folder: _Folder, bench: Bench, changes: list[Difference]
-    ) -> list[_Folder]:
+        self, folder: Folder, bench: Bench, changes: list[Difference]
+    ) -> list[Folder]:
         into = bench.incoming.open(folder.path)
-        below = []
-        known = None
+        folders: list[Difference] = []
         # By inode number, as the source's head would like it.
         for difference in sorted(changes, key=lambda d: d.ino):
             if difference.action == Action.DIRECTORY:
-                if known is None:
-                    known = live.children(self._catalog, folder.id)
-                below.append(self._make_folder(folder, bench, into, difference, known))
+                folders.append(difference)
             elif difference.action != Action.FOLLOW:
                 self._make(folder, bench, into, difference)
-        return below
-
-    def _make_folder(
-        self,
-        folder: _Folder,
-        bench: Bench,
-        into: int,
-        difference: Difference,
-        known: dict[bytes, tuple[int, bytes | None]],
-    ) -> _Folder:
-        name = difference.name
-        os.mkdir(name, 0o700, dir_fd=into)
-        number = known[name][0] if name in known else self._spool.directory_id(folder.id, name)
-        metadata = self._folder_changed(bench, folder.path, difference)
-        was_there = difference.old_kind == Kind.DIRECTORY
-        return _Folder(tree.join(folder.path, name), number, was_there, metadata)
-
-    def _folder_changed(self, bench: Bench, parent: bytes, difference: Difference) -> Metadata:
-        """Spool a directory's own change; the metadata it shall have.  `parent` is the path
-        of the directory that holds it."""
-        metadata = difference.metadata
-        if not difference.inspected:
-            metadata = self._inspect_folder(bench, parent, difference)
-        if difference.same_metadata:
-            assert difference.object is not None
-            self._placer.refresh(difference.object, difference)
-            return metadata
-        if (
-            difference.entry is not None
-            and difference.same_metadata is None
-            and (difference.old_kind == Kind.DIRECTORY)
-        ):
-            # It could not be read: what was known of it stays.
-            assert difference.object is not None
-            self._spool.add("stale", difference.entry, 1)
-            return live.object_row(self._catalog, difference.object)[0]
-        number = self._spool.new_id("object")
-        source = (difference.ino, difference.ctime, difference.nlink)
-        self._spool.object(number, metadata, None, source)
-        self._placer.record(difference, number)
-        return metadata
-
-    def _inspect_folder(self, bench: Bench, parent: bytes, difference: Difference) -> Metadata:
-        """Attributes of a new directory, as it is now; times as the survey saw them."""
-        try:
-            with reading.troubles:
-                fd = bench.source.open(parent)
-            seen = reading.look(fd, difference.name, Kind.DIRECTORY.format_bits)
-        except Trouble:
-            return difference.metadata
-        return difference.seen(seen.metadata).metadata
+        return self._folders.make(folder, bench, into, folders) if folders else []
 
     def _make(
         self,
-        folder: _Folder,
+        folder: Folder,
         bench: Bench,
         into: int,
         difference: Difference,
@@ -379,7 +307,7 @@ class Build:
             return
         self._placed(folder, difference, placed)
 
-    def _placed(self, folder: _Folder, difference: Difference, placed: Placed) -> None:
+    def _placed(self, folder: Folder, difference: Difference, placed: Placed) -> None:
         """Count an entry that stands in the new snapshot, and tell what is odd about it."""
         path = tree.join(folder.path, difference.name)
         if placed is Placed.KEPT:
@@ -396,7 +324,7 @@ class Build:
 
     def _trouble(
         self,
-        folder: _Folder,
+        folder: Folder,
         bench: Bench,
         into: int,
         difference: Difference,
@@ -434,7 +362,7 @@ class Build:
             followers = self._spool.changes(f"action = {Action.FOLLOW}")
             for difference in followers:
                 path = self._spool.directory_path(difference.dir)
-                folder = _Folder(path, difference.dir, True, difference.metadata)
+                folder = Folder(path, difference.dir, True, difference.metadata)
                 with self._undressed(bench, path) as into:
                     self._make(folder, bench, into, difference)
         finally:

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from runs import Nights
 from trees import Node, Tree, describe, require_same
 
+from mirrorback.engine import backup, survey
 from mirrorback.model import ChangeKind
 
 NAMES = [b"a", b"b", b"c", b"d.txt", b"\xff\xfe", "ü\n[b]".encode(), b" ", b"current", b"x" * 255]
@@ -368,15 +369,48 @@ def _expected(old: Node | None, new: Node | None) -> set[ChangeKind | None]:
     return {None, ChangeKind.MOVED}
 
 
-Nightly.TestCase.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=set(Phase) - {Phase.explain},
-)
+class NightlyWithHelpers(Nightly):
+    """The same where processes help from the first folder on."""
+
+    _EAGER = (
+        (survey, "SCOUT_FROM", 0),
+        (survey, "FEWEST_SENT", 1),
+        (backup, "COPIES_FOR_HELPERS", 0),
+        (backup, "NAMES_FOR_HELPERS", 0),
+    )
+
+    def __init__(self) -> None:
+        self._patch = pytest.MonkeyPatch()
+        for module, name, value in self._EAGER:
+            self._patch.setattr(module, name, value)
+        super().__init__()
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self._patch.undo()
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=set(Phase) - {Phase.explain},
+    )
+
+
+Nightly.TestCase.settings = _settings(EXAMPLES)
+NightlyWithHelpers.TestCase.settings = _settings(max(1, EXAMPLES // 5))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="devices and owners need root")
 class TestExactHistory(Nightly.TestCase):  # type: ignore[misc, name-defined]
     """See `Nightly`."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="devices and owners need root")
+class TestExactHistoryWithHelpers(NightlyWithHelpers.TestCase):  # type: ignore[misc, name-defined]
+    """See `NightlyWithHelpers`."""
