@@ -335,6 +335,15 @@ class Build:
         self._spool.add("fingerprint", folder.id, None)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(difference.name, dir_fd=into)
+        moved = difference.entry is None and difference.moved is not None
+        if (
+            moved
+            and not trouble.vanished
+            and self._placer.keep_moved(bench, folder.path, into, difference)
+        ):
+            self.tally.error(trouble.reason, path)
+            self.tally.kept()
+            return
         if difference.old_kind is None or difference.old_kind == Kind.DIRECTORY:
             if difference.entry is not None:
                 self._spool.add("closed", difference.entry)

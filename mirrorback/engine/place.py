@@ -247,6 +247,21 @@ class Placer:
         self._spool.add("stale", difference.entry, 1)
         self._spool.update("DELETE FROM spool.gone WHERE entry = ?", (difference.entry,))
 
+    def keep_moved(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> bool:
+        """Link what the mirror had under the name from which an entry has moved, marked
+        stale; False where it is not there."""
+        rows = self._spool.fetch(
+            "SELECT object FROM spool.gone WHERE entry = ? AND kind = ?",
+            (difference.moved, difference.kind),
+        )
+        if not rows:
+            return False
+        number = rows[0][0]
+        if not self.absent(number) and not self._link(bench, folder, into, difference, number):
+            return False
+        self.record(difference, number, stale=1)
+        return True
+
     def _keep_apart(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> None:
         """The same, where the object goes on under another name: an inode of its own."""
         assert difference.object is not None

@@ -100,6 +100,31 @@ def test_a_source_that_may_not_be_written(theirs: Nights) -> None:
     assert target.joinpath("d").stat().st_mode & 0o777 == 0o555
 
 
+@as_root
+def test_what_moved_and_cannot_be_read_any_more_stays(theirs: Nights) -> None:
+    old, new = theirs.source / "old", theirs.source / "new"
+    old.write_text("what was")
+    give(old)
+    run("backup", "--init", theirs.source, theirs.repository, uid=NOBODY)
+    old.rename(new)
+    new.chmod(0)
+    time.sleep(1.1)
+    done = run("backup", theirs.source, theirs.repository, "--json", uid=NOBODY, code=3)
+    assert (done.summary["files_stale"], done.summary["files_removed"]) == (1, 0)
+    assert done.summary["files_new"] == done.summary["bytes_copied"] == 0
+    here = theirs.current / "new"
+    assert here.read_text() == "what was" and not (theirs.current / "old").exists()
+    assert here.samefile(theirs.folders()[0] / "old")
+    done = run("backup", theirs.source, theirs.repository, "--json", uid=NOBODY, code=3)
+    assert done.summary["unchanged"] and done.summary["files_stale"] == 1
+    new.chmod(0o644)
+    time.sleep(1.1)
+    done = run("backup", theirs.source, theirs.repository, "--json", uid=NOBODY)
+    assert done.summary["files_stale"] == 0
+    require_same(describe(theirs.source), describe(theirs.current))
+    assert theirs.problems() == []
+
+
 def test_inode_numbers_of_all_64_bits() -> None:
     for number in (0, 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1):
         assert -(1 << 63) <= system.inode_number(number) < 1 << 63
