@@ -262,7 +262,10 @@ class _Run:
                 " If it is meant, use --allow-empty-source"
             )
         self._events.phase(Phase.PLAN)
-        return counts, resolve.Resolver(source, catalog, spool).run()
+        cost = resolve.Resolver(source, catalog, spool).run()
+        counts.files += cost.kept
+        counts.stale += cost.kept
+        return counts, cost
 
     def _require_room(self, catalog: Catalog, counts: Counts, cost: resolve.Cost) -> None:
         needed, inodes = guards.room_needed(cost.files, cost.bytes, counts.dirs, cost.rows)

@@ -73,7 +73,10 @@ class Placer:
             case Action.FOLLOW:
                 return self._follow(bench, folder, into, difference)
             case Action.KEEP:
-                self.keep(bench, folder, into, difference)
+                if difference.entry is None:
+                    self.keep_moved(bench, folder, into, difference)
+                else:
+                    self.keep(bench, folder, into, difference)
                 return Placed.KEPT
             case _:
                 return self._copy(bench, folder, into, difference)

@@ -7,9 +7,11 @@ drive's snapshots here.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mirrorback.engine.grafting import Grafter
 from mirrorback.engine.inspection import Inspector, with_seen
 from mirrorback.engine.linking import Linker
 from mirrorback.engine.source import Source
@@ -35,6 +37,7 @@ class Cost:
     rows: int
     removed: int  # files that go
     changed: int  # files whose content is replaced
+    kept: int = 0  # files that stay, though the folder they moved with cannot be read
 
 
 class Resolver:
@@ -44,15 +47,18 @@ class Resolver:
         self._catalog = catalog
         self._spool = spool
         self._inspector = Inspector(source, spool)
+        self._grafter = Grafter(catalog, spool, source.device)
 
     def run(self) -> Cost:
         """Decide everything that the survey left open."""
+        kept = 0
         try:
             if self._spool.fetch("SELECT 1 FROM spool.gone LIMIT 1"):
                 self._prepare()
                 self._folders()
                 self._by_inode()
                 self._by_content()
+                kept = self._grafter.run()
                 self._spool.update(
                     "UPDATE spool.change SET old_lineage = NULL WHERE moved IS NULL AND entry IN"
                     " (SELECT entry FROM spool.gone WHERE replaced AND moved_to IS NOT NULL)"
@@ -60,7 +66,7 @@ class Resolver:
             Linker(self._catalog, self._spool, self._inspector).run()
         finally:
             self._inspector.close()
-        return self._cost()
+        return dataclasses.replace(self._cost(), kept=kept)
 
     def _prepare(self) -> None:
         # Where the path goes on with the same content, its object is not free.
@@ -84,6 +90,7 @@ class Resolver:
                 same = difference.mtime == encoding.unpack_time(gone.mtime)
             if same:
                 self._moved(difference, gone)
+                self._grafter.moved(difference, gone)
 
     def _by_inode(self) -> None:
         """A file has moved when a new path shows the inode of a lost one; what is

@@ -411,6 +411,8 @@ class Survey:
             files, dirs, _size = live.count_below(self._catalog, folder.id)
             self._counts.stale += files
             self._counts.dirs += dirs
+        else:
+            self._spool.add("unread", folder.id)
         if folder.fingerprint is not None:
             self._spool.add("fingerprint", folder.id, None)
 

@@ -96,6 +96,7 @@ CREATE TABLE spool.gone (
 CREATE INDEX spool.gone_place ON gone (dir);
 CREATE TABLE spool.directory (id INTEGER PRIMARY KEY, parent INTEGER, name BLOB);
 CREATE INDEX spool.directory_place ON directory (parent, name);
+CREATE TABLE spool.unread (dir INTEGER PRIMARY KEY);
 CREATE TABLE spool.fingerprint (dir INTEGER PRIMARY KEY, value BLOB);
 CREATE TABLE spool.refresh (
     object INTEGER PRIMARY KEY, ino INTEGER, ctime INTEGER, nlink INTEGER);

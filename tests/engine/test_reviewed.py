@@ -125,6 +125,40 @@ def test_what_moved_and_cannot_be_read_any_more_stays(theirs: Nights) -> None:
     assert theirs.problems() == []
 
 
+@as_root
+def test_a_folder_that_moved_and_cannot_be_read_any_more_stays(theirs: Nights) -> None:
+    old, new = theirs.source / "old", theirs.source / "new"
+    (old / "below").mkdir(parents=True)
+    (old / "f").write_text("one")
+    (old / "below" / "g").write_text("two")
+    (old / "below" / "s").symlink_to("g")
+    os.link(old / "f", old / "below" / "h")
+    (old / "out").write_text("moved out")
+    for path in [old, *old.rglob("*")]:
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    run("backup", "--init", theirs.source, theirs.repository, uid=NOBODY)
+    (old / "out").rename(theirs.source / "out")
+    before = describe(old)
+    old.rename(new)
+    new.chmod(0)
+    time.sleep(1.1)
+    done = run("backup", theirs.source, theirs.repository, "--json", uid=NOBODY, code=3)
+    assert (done.summary["files_stale"], done.summary["files_removed"]) == (4, 0)
+    assert done.summary["files_moved"] == 1 and done.summary["bytes_copied"] == 0
+    assert not (theirs.current / "old").exists()
+    for path in ("f", "below/g", "below/h"):
+        assert (theirs.current / "new" / path).samefile(theirs.folders()[0] / "old" / path)
+    done = run("backup", theirs.source, theirs.repository, "--json", uid=NOBODY, code=3)
+    assert done.summary["unchanged"] and done.summary["files_stale"] == 4
+    new.chmod(0o755)
+    time.sleep(1.1)
+    done = run("backup", theirs.source, theirs.repository, "--json", uid=NOBODY)
+    assert done.summary["files_stale"] == done.summary["bytes_copied"] == 0
+    require_same(describe(theirs.source), describe(theirs.current))
+    assert describe(new).keys() == before.keys()
+    assert theirs.problems() == []
+
+
 def test_inode_numbers_of_all_64_bits() -> None:
     for number in (0, 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1):
         assert -(1 << 63) <= system.inode_number(number) < 1 << 63
