@@ -18,7 +18,8 @@ from mirrorback.engine import planned
 from mirrorback.engine.bench import Bench
 from mirrorback.engine.events import Events
 from mirrorback.engine.folders import Folder, Folders
-from mirrorback.engine.place import Placed, Placer
+from mirrorback.engine.place import Placer
+from mirrorback.engine.recording import Placed, Recorder
 from mirrorback.engine.source import Source
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
@@ -77,8 +78,9 @@ class Build:
         lost = "SELECT 1 FROM spool.gone WHERE NOT replaced LIMIT 1"
         self._any_gone = bool(spool.fetch(lost))
         self.tally = Tally(events)
-        self._placer = Placer(catalog, spool, self._dresser, not_kept, self.tally)
-        self._folders = Folders(catalog, spool, self._placer)
+        self._recorder = Recorder(catalog, spool, not_kept, self.tally)
+        self._placer = Placer(catalog, spool, self._dresser, not_kept, self.tally, self._recorder)
+        self._folders = Folders(catalog, spool, self._recorder)
 
     def run(self, crew: Crew) -> int:
         """Build all of it.  Returns the inode number of the new root.  Raises OSError
@@ -207,11 +209,11 @@ class Build:
         if filled.missed:
             self._not_kept.add(filled.missed)
         troubled = []
-        for difference, result in self._placer.take_new(order.copies, filled.copied):
+        for difference, result in self._recorder.take_new(order.copies, filled.copied):
             if isinstance(result, Trouble):
                 troubled.append((difference, result))
             else:
-                placed = self._placer.take(folder.path, difference, result)
+                placed = self._recorder.take(folder.path, difference, result)
                 self._placed(folder, difference, placed)
         if not filled.refused and not troubled:
             return
@@ -242,7 +244,7 @@ class Build:
     ) -> None:
         """An unchanged entry that cannot be linked from the mirror; `error` is the errno."""
         number, entry = live.shown_at(self._catalog, folder.id, name)
-        if self._placer.absent(number):
+        if self._recorder.absent(number):
             return
         path = tree.join(folder.path, name)
         if error == errno.EMLINK:
@@ -363,7 +365,7 @@ class Build:
         rows = self._spool.fetch(
             "SELECT DISTINCT leader FROM spool.change WHERE leader IS NOT NULL"
         )
-        self._placer.leaders = {row[0] for row in rows}
+        self._recorder.leaders = {row[0] for row in rows}
 
     def _follow(self, bench: Bench) -> None:
         """Give new hard-linked inodes their other names."""

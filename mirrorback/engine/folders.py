@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from mirrorback.engine.bench import Bench
-from mirrorback.engine.place import Placer
+from mirrorback.engine.recording import Recorder
 from mirrorback.errors import Trouble
 from mirrorback.model import Kind, Metadata
 from mirrorback.store import live, reading, tree
@@ -28,10 +28,10 @@ class Folder:
 class Folders:
     """Makes directories in `incoming/`, and spools what is new of them."""
 
-    def __init__(self, catalog: Catalog, spool: Spool, placer: Placer) -> None:
+    def __init__(self, catalog: Catalog, spool: Spool, recorder: Recorder) -> None:
         self._catalog = catalog
         self._spool = spool
-        self._placer = placer
+        self._recorder = recorder
 
     def known(self, folder: Folder, names: list[bytes]) -> list[Folder]:
         """Directories in a folder that were there before and have not changed; they are
@@ -68,7 +68,7 @@ class Folders:
             metadata = _inspect(bench, parent, difference)
         if difference.same_metadata:
             assert difference.object is not None
-            self._placer.refresh(difference.object, difference)
+            self._recorder.refresh(difference.object, difference)
             return metadata
         goes_on = difference.entry is not None and difference.old_kind == Kind.DIRECTORY
         if goes_on and difference.same_metadata is None:
@@ -79,7 +79,7 @@ class Folders:
         number = self._spool.new_id("object")
         source = (difference.ino, difference.ctime, difference.nlink)
         self._spool.object(number, metadata, None, source)
-        self._placer.record(difference, number)
+        self._recorder.record(difference, number)
         return metadata
 
 

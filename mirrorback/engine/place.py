@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import enum
 import errno
 import os
 import stat
 import threading
 
 from mirrorback.engine.bench import Bench
+from mirrorback.engine.recording import UNSETTLED_CTIME, Placed, Recorder, Where
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
-from mirrorback.model import ChangeKind, Digest, Kind, Metadata
-from mirrorback.plan import compare
-from mirrorback.store import content, live, node, reading, schema, system
+from mirrorback.model import Digest, Kind, Metadata
+from mirrorback.store import content, live, node, reading, system
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
-from mirrorback.store.copier import NEW_FILE, Copied, Work
+from mirrorback.store.copier import NEW_FILE, Work
 from mirrorback.store.difference import Action, Difference
 from mirrorback.store.spool import Spool
 
-UNSETTLED_CTIME = -1  # recorded for a file that may change without its times showing it
 READ_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LOST = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # not where it should be
-Where = tuple[bytes, bytes]  # folder and name in the new snapshot
-
-
-class Placed(enum.Enum):
-    """How an entry came to stand in the new snapshot."""
-
-    DONE = "done"
-    UNSETTLED = "unsettled"  # may change within the clock's grain
-    TORN = "torn"  # changed while being read
-    KEPT = "kept"  # as it was before, stale
-    NOT_HELD = "not held"  # the drive cannot hold such a thing
 
 
 class Placer:
-    """Carries out the action of a difference, and spools what came of it."""
+    """Carries out the action of a difference, and has recorded what came of it."""
 
     def __init__(
         self,
@@ -45,17 +32,16 @@ class Placer:
         dresser: node.Dresser,
         not_kept: node.NotKept,
         tally: Tally,
+        recorder: Recorder,
     ) -> None:
         self._catalog = catalog
         self._spool = spool
         self._dresser = dresser
         self._not_kept = not_kept
         self._tally = tally
+        self._recorder = recorder
         self._lock = threading.Lock()
-        self.leaders: set[int] = set()  # differences whose object others follow
-        self._led: dict[int, tuple[Where, int]] = {}  # by leader: where, and which object
         self._second: dict[int, Where] = {}  # by object: the inode that took over
-        self._absent: set[int] = set()  # new objects that the drive does not hold
 
     def place(
         self,
@@ -81,46 +67,22 @@ class Placer:
             case _:
                 return self._copy(bench, folder, into, difference)
 
-    def take_new(
-        self, differences: list[Difference], results: list[Copied | Trouble]
-    ) -> list[tuple[Difference, Copied | Trouble]]:
-        """Record, all at once, those copies of new files of which nothing else is to be
-        said; returns the others."""
-        plain: list[tuple[int, bytes, Copied]] = []
-        others = []
-        for difference, copied in zip(differences, results, strict=True):
-            if (
-                isinstance(copied, Copied)
-                and difference.entry is None
-                and difference.moved is None
-                and difference.old_lineage is None
-                and difference.id not in self.leaders
-                and not copied.torn
-                and not copied.missed
-                and compare.settled(copied.mtime, copied.ctime, copied.read_at)
-            ):
-                plain.append((difference.dir, difference.name, copied))
-            else:
-                others.append((difference, copied))
-        if plain:
-            self._spool.new_files(plain)
-            self._tally.placed(ChangeKind.ADDED, len(plain))
-        return others
-
     # --- linking what the drive has ---------------------------------------------------
 
     def _reuse(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> Placed:
         """Link an object of the mirror, from its place before."""
         number = difference.use
         assert number is not None
-        if not self.absent(number) and not self._link(bench, folder, into, difference, number):
+        if not self._recorder.absent(number) and not self._link(
+            bench, folder, into, difference, number
+        ):
             return self._copy(bench, folder, into, difference)
         goes_on = difference.object == number and difference.moved is None
         if goes_on and difference.entry is not None:
             self._spool.add("stale", difference.entry, 0)
         else:
-            self.record(difference, number)
-        self.refresh(number, difference)
+            self._recorder.record(difference, number)
+        self._recorder.refresh(number, difference)
         return Placed.DONE if difference.settled else Placed.UNSETTLED
 
     def _link(
@@ -159,16 +121,6 @@ class Placer:
     def _catalog_path(self, directory: int) -> bytes:
         with self._catalog.lock:
             return self._catalog.directory_path(directory)
-
-    def absent(self, number: int) -> bool:
-        """Whether an object is in the catalog only, since the drive cannot hold it."""
-        if number in self._absent:
-            return True
-        with self._catalog.lock:
-            row = self._catalog.db.execute(
-                "SELECT drive FROM main.object WHERE id = ? AND kind != 1", (number,)
-            ).fetchone()
-        return row is not None and row[0] == schema.ABSENT
 
     def split(
         self, bench: Bench, where: Where, into: int, number: int, origin: tuple[int, bytes]
@@ -220,15 +172,17 @@ class Placer:
         """Another name of an inode that this build has made."""
         leader = difference.leader
         assert leader is not None
-        led = self._led.get(leader)
+        led = self._recorder.led.get(leader)
         if led is None:  # the leader could not be read: this name leads the rest
             return self._copy(bench, folder, into, difference, lead=leader)
         where, number = led
-        if number not in self._absent and not self._link_built(bench, where, into, difference.name):
+        if number not in self._recorder.new_absent and not self._link_built(
+            bench, where, into, difference.name
+        ):
             self._duplicate((bench.built(where[0]), where[1]), into, difference.name)
-            self._led[leader] = ((folder, difference.name), number)
+            self._recorder.led[leader] = ((folder, difference.name), number)
             self._spool.add("split", number)
-        self.record(difference, number)
+        self._recorder.record(difference, number)
         return Placed.DONE
 
     def keep(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> None:
@@ -241,7 +195,7 @@ class Placer:
             self._keep_apart(bench, folder, into, difference)
             return
         here = difference._replace(moved=None, use=difference.object)
-        if not self.absent(difference.object) and not self._link(
+        if not self._recorder.absent(difference.object) and not self._link(
             bench, folder, into, here, difference.object
         ):
             # Neither source nor mirror has it: from now on the mirror says so.
@@ -260,9 +214,11 @@ class Placer:
         if not rows:
             return False
         number = rows[0][0]
-        if not self.absent(number) and not self._link(bench, folder, into, difference, number):
+        if not self._recorder.absent(number) and not self._link(
+            bench, folder, into, difference, number
+        ):
             return False
-        self.record(difference, number, stale=1)
+        self._recorder.record(difference, number, stale=1)
         return True
 
     def _keep_apart(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> None:
@@ -280,7 +236,7 @@ class Placer:
         number = self._spool.new_id("object")
         self._spool.object(number, metadata, digest, (0, UNSETTLED_CTIME, 1))
         was = difference._replace(moved=None, old_lineage=None, kind=int(metadata.kind))
-        self.record(was, number, stale=1)
+        self._recorder.record(was, number, stale=1)
 
     # --- new inodes ----------------------------------------------------------------------
 
@@ -314,7 +270,7 @@ class Placer:
         source = (difference.ino, difference.ctime, difference.nlink)
         if not difference.settled:
             source = (difference.ino, UNSETTLED_CTIME, difference.nlink)
-        self._new(folder, difference, metadata, digest, source)
+        self._recorder.new(folder, difference, metadata, digest, source)
         return Placed.DONE if difference.settled else Placed.UNSETTLED
 
     def _fill_from(self, old: int, st: os.stat_result, new: int, digest: Digest | None) -> bool:
@@ -346,39 +302,12 @@ class Placer:
             copied = bench.filler.fill([work], self._tally.copied)[0].copied[0]
             if isinstance(copied, Trouble):
                 raise copied
-            return self.take(folder, difference, copied, lead=lead)
+            return self._recorder.take(folder, difference, copied, lead=lead)
         with reading.troubles:
             origin = bench.source.open(folder)
         seen = reading.look(origin, difference.name, Kind(difference.kind).format_bits)
         held = self._make_other(into, difference.name, seen.metadata)
-        return self._seen(folder, difference, seen, held=held, lead=lead)
-
-    def take(
-        self, folder: bytes, difference: Difference, copied: Copied, *, lead: int | None = None
-    ) -> Placed:
-        """Record a file that has been copied."""
-        if copied.missed:
-            self._not_kept.add(copied.missed)
-        return self._seen(folder, difference, copied.seen, lead=lead)
-
-    def _seen(
-        self,
-        folder: bytes,
-        difference: Difference,
-        seen: reading.Seen,
-        *,
-        held: bool = True,
-        lead: int | None = None,
-    ) -> Placed:
-        """Record an entry made from the source as it was seen."""
-        settled = not seen.torn and compare.settled(seen.metadata.mtime, seen.ctime, seen.read_at)
-        source = (seen.ino, seen.ctime if settled else UNSETTLED_CTIME, seen.nlink)
-        self._new(folder, difference, seen.metadata, seen.digest, source, held=held, lead=lead)
-        if not held:
-            return Placed.NOT_HELD
-        if seen.torn:
-            return Placed.TORN
-        return Placed.DONE if settled else Placed.UNSETTLED
+        return self._recorder.seen(folder, difference, seen, held=held, lead=lead)
 
     def _make_other(self, into: int, name: bytes, metadata: Metadata) -> bool:
         """A symlink, fifo, socket or device; False where the drive cannot hold it."""
@@ -398,56 +327,3 @@ class Placer:
         missed = self._dresser.dress_open(fd, metadata, fresh=fresh)
         if missed:
             self._not_kept.add(missed)
-
-    # --- what came of it --------------------------------------------------------------------
-
-    def _new(
-        self,
-        folder: bytes,
-        difference: Difference,
-        metadata: Metadata,
-        digest: Digest | None,
-        source: tuple[int, int, int],
-        *,
-        held: bool = True,
-        lead: int | None = None,
-    ) -> None:
-        number = self._spool.new_id("object")
-        self._spool.object(
-            number, metadata, digest, source, schema.WHOLE if held else schema.ABSENT
-        )
-        if not held:
-            self._absent.add(number)
-        self.record(difference, number)
-        leader = difference.id if lead is None else lead
-        if leader in self.leaders:
-            self._led[leader] = ((folder, difference.name), number)
-
-    def record(self, difference: Difference, number: int, stale: int = 0) -> None:
-        """Spool the entry that a difference has become; it shows object `number`."""
-        entry = self._spool.new_id("entry")
-        from_dir = from_name = None
-        if difference.moved is not None:
-            from_dir, from_name = live.place(self._catalog, difference.moved)
-        if difference.entry is not None:
-            self._spool.add("closed", difference.entry)
-        lineage = difference.old_lineage if difference.old_lineage is not None else entry
-        self._spool.add(
-            "entry",
-            entry,
-            difference.dir,
-            difference.name,
-            int(difference.kind),
-            None,  # the snapshot's number, known when it is recorded
-            None,
-            number,
-            lineage,
-            from_dir,
-            from_name,
-            stale,
-        )
-
-    def refresh(self, number: int, difference: Difference) -> None:
-        """An object goes on; what the source's inode says of itself is new."""
-        ctime = difference.ctime if difference.settled else UNSETTLED_CTIME
-        self._spool.add("refresh", number, difference.ino, ctime, difference.nlink)
