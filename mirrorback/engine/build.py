@@ -36,6 +36,7 @@ from mirrorback.store.workers import work_through
 AT_ONCE = 256  # files copied before what came of them is recorded
 TOGETHER = 16  # folders ordered in one go
 ENOUGH = 8 << 20  # bytes to copy that are enough for one go
+A_LINK = 1 << 10  # bytes whose copying is as much work
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +165,9 @@ class Build:
         below: list[Folder] = []
         weight = 0
         for number, folder in enumerate(folders, 1):
-            order, size = self._order(folder, bench, below)
+            order, work = self._order(folder, bench, below)
             orders.append(order)
-            weight += size
+            weight += work
             if weight >= ENOUGH and number < len(folders):
                 push(folders[number:])  # others may have a hand free
                 break
@@ -177,7 +178,7 @@ class Build:
 
     def _order(self, folder: Folder, bench: Bench, below: list[Folder]) -> tuple[_Order, int]:
         """What there is to do in a directory when all that cannot be ordered has been made,
-        and the bytes of it.  The directories in it are added to `below`."""
+        and how much work it is, in bytes.  The directories in it are added to `below`."""
         changes = self._spool.changes_in(folder.id)
         touched = {d.name for d in changes}
         names = live.names(self._catalog, folder.id) if folder.known else []
@@ -200,7 +201,8 @@ class Build:
             work = Work(folder.path)
         dress = node.Dress.of(folder.metadata)
         work = work._replace(copies=[d.name for d in copies], dress=dress)
-        return _Order(folder, work, copies), sum(d.allocated for d in copies)
+        weight = sum(d.allocated for d in copies) + A_LINK * len(work.links)
+        return _Order(folder, work, copies), weight
 
     def _filled(self, order: _Order, bench: Bench, filled: Filled) -> None:
         """Record what came of an order, and see to what could not be done so."""
