@@ -207,16 +207,30 @@ class _Run:
     def _backup(self, source: Source, catalog: Catalog, spool: Spool) -> None:
         snapshots = catalog.snapshots()
         mirror = snapshots[-1] if snapshots else None
+        with catalog.held():
+            made = self._make(source, catalog, spool, mirror)
+        if made is None:
+            assert mirror is not None
+            self._nothing_new(catalog, spool, mirror)
+        else:
+            root, cost = made
+            self._publish(catalog, spool, root, mirror, cost)
+
+    def _make(
+        self, source: Source, catalog: Catalog, spool: Spool, mirror: Snapshot | None
+    ) -> tuple[int, resolve.Cost] | None:
+        """Survey, plan and build; the inode number of the new snapshot's root and what it
+        cost, None where there is nothing new."""
         counts, cost = self._look(source, catalog, spool)
         self._remember_settings()
         self._summary.dirs = counts.dirs
         self._summary.errors = counts.errors
         self._summary.files_stale = counts.stale
-        if mirror is not None and not self._options.always and planned.nothing_new(spool):
+        wanted = mirror is None or self._options.always
+        if not wanted and planned.nothing_new(spool):
             _spool_refreshes(spool)
             self._summary.files_unmodified = counts.files - counts.stale
-            self._nothing_new(catalog, spool, mirror)
-            return
+            return None
         self._require_room(catalog, counts, cost)
         if self._events.wants_changes:
             for change in planned.changes(catalog, spool):
@@ -227,12 +241,11 @@ class _Run:
         root = build.run(self._crew(counts, cost))
         self._add_up(counts, build.tally, spool)
         self._summary.not_kept = not_kept.counts()
-        if mirror is not None and not self._options.always and planned.nothing_came(spool):
+        if not wanted and planned.nothing_came(spool):
             # All that differs could not be read: it is no state of its own.
             publish.forget(self._repo)
-            self._nothing_new(catalog, spool, mirror)
-            return
-        self._publish(catalog, spool, root, mirror, cost)
+            return None
+        return root, cost
 
     def _nothing_new(self, catalog: Catalog, spool: Spool, mirror: Snapshot) -> None:
         """Note that the mirror is what the source is, as far as it can be read."""
@@ -248,7 +261,7 @@ class _Run:
             return Crew(1 if rotational else 2)
         copying = cost.files >= COPIES_FOR_HELPERS  # one more than can run: some wait for disks
         helpers = 1 if rotational else min(copying + (os.cpu_count() or 1), MOST_HELPERS)
-        return Crew(helpers + 1, helpers)
+        return Crew(2 * helpers + 1, helpers)  # the next orders are ready when one is done
 
     def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:
         """Survey and plan, with the guards that look at what was found."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,13 +27,15 @@ from mirrorback.store import live, node, tree, xattrs
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
 from mirrorback.store.copier import Filled, Roots, Work
 from mirrorback.store.difference import Action, Difference
-from mirrorback.store.helper import Helper
+from mirrorback.store.helper import Helpers
 from mirrorback.store.repository import CURRENT, INCOMING, TRASH, Repository
 from mirrorback.store.spool import Spool
+from mirrorback.store.together import SLOTS
 from mirrorback.store.workers import work_through
 
 AT_ONCE = 256  # files copied before what came of them is recorded
-TOGETHER = 16  # folders ordered in one go
+TOGETHER = SLOTS  # folders ordered in one go
+MOST_ROWS = 2000  # of the catalog, or of the spool, for these folders in memory
 ENOUGH = 8 << 20  # bytes to copy that are enough for one go
 A_LINK = 1 << 10  # bytes whose copying is as much work
 
@@ -54,7 +55,17 @@ class _Order:
 
     folder: Folder
     work: Work
+    links: int
     copies: list[Difference]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a directory of the mirror held, and what has become of it."""
+
+    names: live.Names
+    changes: list[Difference]
+    gone: frozenset[bytes]
 
 
 class Build:
@@ -104,16 +115,15 @@ class Build:
                     os.close(fd)
 
     def _work(self, roots: Roots, crew: Crew) -> None:
-        helpers = [Helper(roots) for _ in range(crew.helpers)]
-        turns = itertools.cycle(helpers)
+        helpers = Helpers(roots, crew.helpers) if crew.helpers else None
 
         def tools() -> Bench:
-            return Bench(roots, next(turns, None))
+            return Bench(roots, helpers)
 
         def stop() -> None:
             self.tally.stopped = True
-            for helper in helpers:
-                helper.close()
+            if helpers is not None:
+                helpers.close()
 
         try:
             self._find_followers()
@@ -147,15 +157,15 @@ class Build:
     # --- directories -----------------------------------------------------------------
 
     def _root(self, bench: Bench) -> Folder:
-        changes = self._spool.changes_in(ABOVE_ROOT)
+        changes = self._spool.changes_in([ABOVE_ROOT], 1)[ABOVE_ROOT]
         try:
             if changes:
-                metadata = self._folders.changed(bench, b"", changes[0])
+                dress = node.Dress.of(self._folders.changed(bench, b"", changes[0]))
                 known = changes[0].entry is not None
             else:
-                metadata = live.directory_metadata(self._catalog, ABOVE_ROOT)[b""]
+                dress = live.dresses(self._catalog, ABOVE_ROOT)[b""][1]
                 known = True
-            return Folder(b"", ROOT_DIR, known, metadata)
+            return Folder(b"", ROOT_DIR, known, dress)
         finally:
             bench.close()
 
@@ -164,50 +174,59 @@ class Build:
         orders: list[_Order] = []
         below: list[Folder] = []
         weight = 0
-        for number, folder in enumerate(folders, 1):
-            order, work = self._order(folder, bench, below)
-            orders.append(order)
-            weight += work
-            if weight >= ENOUGH and number < len(folders):
+        folders.sort(key=lambda folder: folder.id)
+        found = self._contents(folders)
+        for number, folder in enumerate(folders):
+            if weight >= ENOUGH or folder.id not in found:
                 push(folders[number:])  # others may have a hand free
                 break
+            order, work = self._order(folder, found[folder.id], bench, below)
+            orders.append(order)
+            weight += work
         filled = bench.filler.fill([order.work for order in orders], self.tally.copied)
         for order, result in zip(orders, filled, strict=True):
             self._filled(order, bench, result)
         push(*(below[at : at + TOGETHER] for at in range(0, len(below), TOGETHER)))
 
-    def _order(self, folder: Folder, bench: Bench, below: list[Folder]) -> tuple[_Order, int]:
+    def _contents(self, folders: list[Folder]) -> dict[int, _Contents]:
+        """What some directories held and what has changed, by id, of as many as there
+        should be in memory at once."""
+        names = live.names(self._catalog, [folder.id for folder in folders], MOST_ROWS)
+        changes = self._spool.changes_in(list(names), MOST_ROWS)
+        gone = {number: frozenset[bytes]() for number in changes}
+        if self._any_gone:
+            gone = self._spool.gone_in(list(changes), MOST_ROWS)
+        return {number: _Contents(names[number], changes[number], gone[number]) for number in gone}
+
+    def _order(
+        self, folder: Folder, found: _Contents, bench: Bench, below: list[Folder]
+    ) -> tuple[_Order, int]:
         """What there is to do in a directory when all that cannot be ordered has been made,
         and how much work it is, in bytes.  The directories in it are added to `below`."""
-        changes = self._spool.changes_in(folder.id)
-        touched = {d.name for d in changes}
-        names = live.names(self._catalog, folder.id) if folder.known else []
-        if names and self._any_gone:
-            touched |= self._spool.gone_in(folder.id)
-        folders: list[bytes] = []
-        links: list[bytes] = []
-        for name, kind in names:
-            if name not in touched:
-                (folders if kind == Kind.DIRECTORY else links).append(name)
-        below += self._folders.known(folder, folders)
+        changes = found.changes
+        names = found.names if folder.known else live.NO_NAMES
+        touched = found.gone.union(d.name for d in changes)
+        if touched:
+            names = names.without(touched)
+        below += self._folders.known(folder, names.folders)
         copies, others = _split(changes)
         if others:
             below += self._make_changes(folder, bench, others)
-        work = Work(folder.path, folders, links)
+        work = Work(folder.path, names.folders, names.others)
         while len(copies) > AT_ONCE:
             some, copies = copies[:AT_ONCE], copies[AT_ONCE:]
-            order = _Order(folder, work._replace(copies=[d.name for d in some]), some)
+            order = _Order(folder, work._replace(copies=[d.name for d in some]), 0, some)
             self._filled(order, bench, bench.filler.fill([order.work], self.tally.copied)[0])
             work = Work(folder.path)
-        dress = node.Dress.of(folder.metadata)
-        work = work._replace(copies=[d.name for d in copies], dress=dress)
-        weight = sum(d.allocated for d in copies) + A_LINK * len(work.links)
-        return _Order(folder, work, copies), weight
+        work = work._replace(copies=[d.name for d in copies], dress=folder.dress)
+        links = names.total - len(names.folders)
+        weight = sum(d.allocated for d in copies) + A_LINK * links
+        return _Order(folder, work, links, copies), weight
 
     def _filled(self, order: _Order, bench: Bench, filled: Filled) -> None:
         """Record what came of an order, and see to what could not be done so."""
         folder = order.folder
-        self._events.advance(len(order.work.links))
+        self._events.advance(order.links)
         if filled.missed:
             self._not_kept.add(filled.missed)
         troubled = []
@@ -375,7 +394,7 @@ class Build:
             followers = self._spool.changes(f"action = {Action.FOLLOW}")
             for difference in followers:
                 path = self._spool.directory_path(difference.dir)
-                folder = Folder(path, difference.dir, True, difference.metadata)
+                folder = Folder(path, difference.dir, True, node.Dress.of(difference.metadata))
                 with self._undressed(bench, path) as into:
                     self._make(folder, bench, into, difference)
         finally:

@@ -12,6 +12,7 @@ from mirrorback.model import Kind, Metadata
 from mirrorback.store import live, reading, tree
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.difference import Difference
+from mirrorback.store.node import Dress
 from mirrorback.store.spool import Spool
 
 
@@ -22,7 +23,7 @@ class Folder:
     path: bytes
     id: int
     known: bool  # the mirror has a directory here
-    metadata: Metadata
+    dress: Dress
 
 
 class Folders:
@@ -38,10 +39,9 @@ class Folders:
         still to be made."""
         if not names:
             return []
-        known = live.children(self._catalog, folder.id)
-        metadata = live.directory_metadata(self._catalog, folder.id)
+        known = live.dresses(self._catalog, folder.id)
         return [
-            Folder(tree.join(folder.path, name), known[name][0], True, metadata[name])
+            Folder(tree.join(folder.path, name), known[name][0], True, known[name][1])
             for name in names
         ]
 
@@ -55,9 +55,9 @@ class Folders:
             name = difference.name
             os.mkdir(name, 0o700, dir_fd=into)
             number = known[name][0] if name in known else self._spool.directory_id(folder.id, name)
-            metadata = self.changed(bench, folder.path, difference)
+            dress = Dress.of(self.changed(bench, folder.path, difference))
             was_there = difference.old_kind == Kind.DIRECTORY
-            made.append(Folder(tree.join(folder.path, name), number, was_there, metadata))
+            made.append(Folder(tree.join(folder.path, name), number, was_there, dress))
         return made
 
     def changed(self, bench: Bench, parent: bytes, difference: Difference) -> Metadata:

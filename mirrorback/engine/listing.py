@@ -87,10 +87,13 @@ class Scout:
         self._process = Process(__name__, [str(source.fd)], [source.fd])
         self._untold: tuple[Any, ...] | None = source.description
 
-    def send(self, wanted: Sequence[Wanted]) -> None:
-        """Have these directories listed; `received` is to be called for them."""
-        self._process.ask((self._untold, [tuple(one) for one in wanted]))
+    def send(self, wanted: Sequence[Wanted]) -> bool:
+        """Have these directories listed; `received` is to be called for them.  False where
+        that must wait until earlier ones have been received."""
+        if not self._process.ask_ahead((self._untold, [tuple(one) for one in wanted])):
+            return False
         self._untold = None
+        return True
 
     def ready(self) -> bool:
         """Whether `received` will not wait."""

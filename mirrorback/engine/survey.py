@@ -8,14 +8,16 @@ snapshots here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
 from dataclasses import dataclass, field
 
 from mirrorback.engine.events import Events
-from mirrorback.engine.listing import Listing, Same, Scout, Wanted, look
+from mirrorback.engine.listing import Listing, Same
 from mirrorback.engine.source import Source
+from mirrorback.engine.walking import Folder, Walk
 from mirrorback.errors import Trouble
 from mirrorback.model import KIND_OF_FORMAT, Kind
 from mirrorback.plan import compare
@@ -28,8 +30,7 @@ from mirrorback.store.spool import Spool
 DIRECTORY = stat.S_IFDIR
 FILE = stat.S_IFREG
 LARGE_ENOUGH_FOR_HOLES = 1 << 20
-SCOUT_FROM = 500  # directories: before, starting a process costs more than it gains
-FEWEST_SENT, MOST_SENT = 4, 64  # directories that a scout lists in one go
+MANY = 2000  # directories in the mirror
 
 
 @dataclass(slots=True)
@@ -43,25 +44,15 @@ class Counts:
     errors: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    """A directory still to be looked at."""
-
-    path: bytes
-    id: int
-    known: bool  # the mirror has a directory here
-    fingerprint: bytes | None = None
-
-
 @dataclass(slots=True)
 class _Reading:
     """What becomes of the directory being looked at."""
 
-    folder: _Folder
+    folder: Folder
     fd: int
     began: int  # ns since 1970, before it was listed
     trusted: bool = True  # its fingerprint may stand for it the next time
-    below: list[_Folder] = field(default_factory=list)
+    below: list[Folder] = field(default_factory=list)
 
 
 class Survey:
@@ -82,46 +73,17 @@ class Survey:
         self._events = events
         self._checksum = checksum
         self._counts = Counts()
-        self._stack: list[_Folder] = []
-        self._scout: Scout | None = None
+        many = catalog.most_directories() >= MANY
+        self._walk = Walk(source, compare_all=checksum, many=many)
 
     def run(self) -> Counts:
         """Look at the whole source.  Raises the drive's errors; the source's are
         told to the events and counted."""
         self._root()
-        cursor = tree.Cursor(self._source.fd)
-        try:
-            self._walk(cursor)
-        finally:
-            cursor.close()
-            if self._scout is not None:
-                self._scout.close()
-        return self._counts
-
-    def _walk(self, cursor: tree.Cursor) -> None:
-        """Visit all directories, newest first, some of them with a scout's help."""
-        sent: list[_Folder] = []
-        while self._stack or sent:
-            half = len(self._stack) // 2
-            if not sent and half >= FEWEST_SENT and self._counts.dirs >= SCOUT_FROM:
-                self._scout = self._scout or Scout(self._source)
-                sent = self._stack[-min(half, MOST_SENT) :]
-                del self._stack[-len(sent) :]
-                self._scout.send([self._wanted(folder) for folder in sent])
-            if sent and self._scout is not None and (not self._stack or self._scout.ready()):
-                for folder, found in zip(sent, self._scout.received(), strict=True):
-                    self._met(folder, found, cursor)
-                sent = []
-            elif self._stack:
-                folder = self._stack.pop()
-                try:
-                    found = look(self._source, cursor, self._wanted(folder))
-                except Trouble as trouble:
-                    found = trouble
+        with contextlib.closing(tree.Cursor(self._source.fd)) as cursor:
+            for folder, found in self._walk.visits(cursor):
                 self._met(folder, found, cursor)
-
-    def _wanted(self, folder: _Folder) -> Wanted:
-        return Wanted(folder.path, None if self._checksum else folder.fingerprint)
+        return self._counts
 
     def _root(self) -> None:
         """The source's own entry stands above the root directory."""
@@ -139,7 +101,7 @@ class Survey:
             0,
         )
         old = live.rows(self._catalog, ABOVE_ROOT).get(b"")
-        top = _Folder(b"", ABOVE_ROOT, old is not None)
+        top = Folder(b"", ABOVE_ROOT, old is not None)
         reading_ = _Reading(top, self._source.fd, time.time_ns())
         if old is None:
             self._new(reading_, row, b"", st.st_dev, None)
@@ -148,9 +110,9 @@ class Survey:
         fingerprint = self._catalog.db.execute(
             "SELECT fingerprint FROM directory WHERE id = ?", (ROOT_DIR,)
         ).fetchone()[0]
-        self._stack.append(_Folder(b"", ROOT_DIR, old is not None, fingerprint))
+        self._walk.add(Folder(b"", ROOT_DIR, old is not None, fingerprint))
 
-    def _met(self, folder: _Folder, found: Same | Listing | Trouble, cursor: tree.Cursor) -> None:
+    def _met(self, folder: Folder, found: Same | Listing | Trouble, cursor: tree.Cursor) -> None:
         """Take in what was found of a directory."""
         if isinstance(found, Trouble):
             self._unreadable(folder, found)
@@ -171,9 +133,9 @@ class Survey:
         new = found.fingerprint if looked.trusted else None
         if new != folder.fingerprint:
             self._spool.add("fingerprint", folder.id, new)
-        self._stack.extend(looked.below)
+        self._walk.add(*looked.below)
 
-    def _same(self, folder: _Folder, found: Same) -> None:
+    def _same(self, folder: Folder, found: Same) -> None:
         """Nothing in this directory has changed; only those below it are visited."""
         files, size, folders, _foreign = found
         self._counts.dirs += 1
@@ -187,7 +149,7 @@ class Survey:
                 number, fingerprint = known[raw]
                 path = tree.join(folder.path, raw)
                 if self._source.entered(path):
-                    self._stack.append(_Folder(path, number, True, fingerprint))
+                    self._walk.add(Folder(path, number, True, fingerprint))
                 else:
                     self._counts.dirs += 1
                     if any(live.count_below(self._catalog, number)):
@@ -245,7 +207,7 @@ class Survey:
             known = (self._spool.new_id("directory"), None)
             self._spool.add("directory", known[0], looked.folder.id, name)
         if self._source.entered(path):
-            looked.below.append(_Folder(path, known[0], was_there, known[1] if was_there else None))
+            looked.below.append(Folder(path, known[0], was_there, known[1] if was_there else None))
         else:
             self._counts.dirs += 1
             if was_there:
@@ -403,7 +365,7 @@ class Survey:
 
     # --- trouble -------------------------------------------------------------------
 
-    def _unreadable(self, folder: _Folder, trouble: Trouble) -> None:
+    def _unreadable(self, folder: Folder, trouble: Trouble) -> None:
         """A directory that cannot be read keeps what the mirror has of it."""
         self._counts.dirs += 1
         self._error(folder.path, trouble.reason)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import sqlite3
+import sys
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -120,6 +121,30 @@ class Catalog:
                     self.db.execute("ROLLBACK")
                 raise
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The state of this moment for a great many queries: by itself each would lock the
+        file and look for a journal.  Others may read meanwhile, nobody may write."""
+        with self.lock, translated():
+            self.db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with self.lock, translated():
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK" if sys.exc_info()[0] else "COMMIT")
+
+    @contextlib.contextmanager
+    def let_go(self) -> Iterator[None]:
+        """Outside of `held` for a moment, for what may not be done inside."""
+        with self.lock:
+            held = self.db.in_transaction
+            if held:
+                self.db.execute("COMMIT")
+            yield
+            if held:
+                self.db.execute("BEGIN")
+
     # --- properties and snapshots ---------------------------------------------
 
     def property(self, key: str) -> Any:
@@ -162,6 +187,10 @@ class Catalog:
         return {Owner(row[1], row[2], row[3], row[4]): row[0] for row in rows}
 
     # --- directories ------------------------------------------------------------
+
+    def most_directories(self) -> int:
+        """No more directories than this are known, and most of the time no fewer."""
+        return int(self.db.execute("SELECT max(id) FROM directory").fetchone()[0] or 0)
 
     def directory_id(self, path: bytes) -> int | None:
         """The id of a directory that is, or was at some time, at this path."""

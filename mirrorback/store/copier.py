@@ -103,7 +103,7 @@ class Work(NamedTuple):
 
     path: bytes
     folders: Sequence[bytes] = ()  # to be made
-    links: Sequence[bytes] = ()  # names to link from the mirror's directory of that path
+    links: bytes = b""  # names to link from the mirror's directory of that path, with slashes
     copies: Sequence[bytes] = ()  # regular files to copy from the source's
     dress: node.Dress | None = None  # its own metadata; None: something else is still to come
 
@@ -150,7 +150,7 @@ class Copier:
         into = self.incoming.open(path)
         for name in folders:
             os.mkdir(name, 0o700, dir_fd=into)
-        refused = self._link(path, into, links) if links else []
+        refused = self._link(path, into, links.split(b"/")) if links else []
         copied = self._copy_all(path, into, copies, progress) if copies else []
         missed = [] if dress is None else self._dresser.dress(into, dress, directory=True)
         return Filled(refused, copied, missed)

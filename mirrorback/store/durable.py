@@ -15,20 +15,29 @@ LIMIT = 1 << 20  # a small file is never longer
 def replace(folder: int, name: bytes, data: bytes) -> None:
     """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.
     Raises OSError."""
-    prepare(folder, name, data)
+    fd = _write_new(folder, name, data)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
     os.rename(name + b".new", name, src_dir_fd=folder, dst_dir_fd=folder)
     os.fsync(folder)
 
 
-def prepare(folder: int, name: bytes, data: bytes) -> None:
-    """The first half of `replace`: `name`.new holds the data and is synced."""
+def write_new(folder: int, name: bytes, data: bytes) -> None:
+    """The first half of `replace`, to be synced with all else: `name`.new holds the data."""
+    os.close(_write_new(folder, name, data))
+
+
+def _write_new(folder: int, name: bytes, data: bytes) -> int:
     flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name + b".new", flags, 0o600, dir_fd=folder)
     try:
         content.write_all(fd, data, 0)
-        os.fsync(fd)
-    finally:
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
 
 
 def read(folder: int, name: bytes) -> bytes:

@@ -6,8 +6,8 @@ but a system call, and copying or linking a small file is half and half.
 
 from __future__ import annotations
 
+import queue
 import sys
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,19 +18,17 @@ from mirrorback.store.process import Process, serve
 
 
 class Helper:
-    """A process that fills directories (`copier.Filling`); several threads may take turns."""
+    """A process that fills directories (`copier.Filling`).  Not for several threads at once."""
 
     def __init__(self, roots: Roots) -> None:
         mirror = () if roots.mirror is None else (roots.mirror,)
         fds = (roots.source, roots.incoming, *mirror, *roots.salvage)
-        self._lock = threading.Lock()
         self._process = Process(__name__, [str(len(mirror)), *map(str, fds)], fds)
 
     def fill(self, works: Sequence[Work], progress: Progress) -> list[Filled]:
         """See `copier.Filling.fill`."""
-        with self._lock:
-            self._process.ask(tuple(_pack_work(work) for work in works))
-            answers = self._process.answer(progress)
+        self._process.ask(tuple(_pack_work(work) for work in works))
+        answers = self._process.answer(progress)
         return [
             Filled(refused, [_unpack(row) for row in copied], missed)
             for refused, copied, missed in answers
@@ -39,6 +37,29 @@ class Helper:
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._process.close()
+
+
+class Helpers:
+    """Some of them, for several threads: each takes one that is free, or waits for one."""
+
+    def __init__(self, roots: Roots, count: int) -> None:
+        self._all = [Helper(roots) for _ in range(count)]
+        self._free: queue.SimpleQueue[Helper] = queue.SimpleQueue()
+        for helper in self._all:
+            self._free.put(helper)
+
+    def fill(self, works: Sequence[Work], progress: Progress) -> list[Filled]:
+        """See `copier.Filling.fill`."""
+        helper = self._free.get()
+        try:
+            return helper.fill(works, progress)
+        finally:
+            self._free.put(helper)
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing."""
+        for helper in self._all:
+            helper.close()
 
 
 def _pack_work(work: Work) -> tuple[Any, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 from mirrorback.model import KIND_OF_FORMAT, Digest, Kind, Metadata, Owner
 from mirrorback.store import encoding
 from mirrorback.store.catalog import Catalog
+from mirrorback.store.node import Dress
+from mirrorback.store.together import AMONG, slots
 from mirrorback.store.tree import Row
 
 METADATA = (
@@ -85,12 +88,50 @@ def _live_row(columns: tuple) -> LiveRow:  # type: ignore[type-arg]
     )
 
 
-def names(catalog: Catalog, directory: int) -> list[tuple[bytes, int]]:
-    """Name and kind of the mirror's entries in one directory."""
+class Names(NamedTuple):
+    """The names in a directory of the mirror."""
+
+    total: int
+    folders: list[bytes]
+    others: bytes  # joined by slashes: a million need not be looked at each by itself
+
+    def without(self, names: Set[bytes]) -> Names:
+        """All but these."""
+        folders = [name for name in self.folders if name not in names]
+        others = [name for name in self.others.split(b"/") if name not in names and name]
+        return Names(len(folders) + len(others), folders, b"/".join(others))
+
+
+NO_NAMES = Names(0, [], b"")
+
+
+def names(catalog: Catalog, directories: Sequence[int], most: int) -> dict[int, Names]:
+    """What the mirror has in some directories, by id in ascending order: of as many as
+    hold `most` names together, of one at least."""
+    found: dict[int, Names] = {}
+    total, end = 0, None
     with catalog.lock:
-        return catalog.db.execute(
-            "SELECT name, kind FROM entry WHERE dir = ? AND last IS NULL", (directory,)
-        ).fetchall()
+        cursor = catalog.db.execute(_NAMES, slots(directories))
+        for number, count, folders, others in cursor:
+            total += count
+            if total > most and found:
+                end = number
+                break
+            found[number] = Names(count, folders.split(b"/") if folders else [], others or b"")
+        cursor.close()
+    return {
+        number: found.get(number, NO_NAMES)
+        for number in sorted(directories)
+        if end is None or number < end
+    }
+
+
+# A blob's bytes are joined as they are, whatever they would be as text.
+_JOINED = "CAST(group_concat(name, '/') FILTER (WHERE kind {} 2) AS BLOB)"
+_NAMES = (
+    f"SELECT dir, count(*), {_JOINED.format('=')}, {_JOINED.format('!=')} FROM main.entry"
+    f" WHERE last IS NULL AND {AMONG} GROUP BY dir ORDER BY dir"
+)
 
 
 def shown_at(catalog: Catalog, directory: int, name: bytes) -> tuple[int, int]:
@@ -113,15 +154,25 @@ def children(catalog: Catalog, directory: int) -> dict[bytes, tuple[int, bytes |
     return {row[0]: (row[1], row[2]) for row in found}
 
 
-def directory_metadata(catalog: Catalog, directory: int) -> dict[bytes, Metadata]:
-    """Metadata of the mirror's directories in one directory, by name."""
+def dresses(catalog: Catalog, directory: int) -> dict[bytes, tuple[int, Dress]]:
+    """Of the mirror's directories in one directory, by name: the id, and what each is
+    dressed with.  Raises Damaged."""
     with catalog.lock:
-        found = catalog.db.execute(
-            f"SELECT e.name, {METADATA} FROM entry e {OBJECT_JOIN}"
-            " WHERE e.dir = ? AND e.last IS NULL AND e.kind = ?",
-            (directory, Kind.DIRECTORY),
-        ).fetchall()
-    return {row[0]: metadata_of(row[1:]) for row in found}
+        found = catalog.db.execute(_DRESSES, (directory,)).fetchall()
+    return {
+        name: (
+            number,
+            Dress(mode, uid, gid, encoding.unpack_time(mtime), encoding.unpack_xattrs(value)),
+        )
+        for name, number, mode, uid, gid, mtime, value in found
+    }
+
+
+_DRESSES = (
+    "SELECT e.name, d.id, o.mode, w.uid, w.gid, o.mtime, a.value"
+    f" FROM entry e JOIN directory d ON d.parent = e.dir AND d.name = e.name {OBJECT_JOIN}"
+    " WHERE e.dir = ? AND e.last IS NULL AND e.kind = 2"
+)
 
 
 def object_row(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None]:

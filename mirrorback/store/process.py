@@ -6,6 +6,9 @@ its input does, and gives up long work when its parent is gone.
 
 from __future__ import annotations
 
+import fcntl
+import gc
+import io
 import marshal
 import os
 import select
@@ -14,7 +17,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 import mirrorback
 from mirrorback.errors import MirrorbackError
@@ -37,18 +40,33 @@ class Process:
             [sys.executable, "-P", "-m", module, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # or a read ahead would hide from `answered` what has come
             pass_fds=fds,
             env=os.environ | {"PYTHONPATH": path},
         )
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._to: BinaryIO = self._process.stdin  # type: ignore[assignment]
-        self._from: BinaryIO = self._process.stdout  # type: ignore[assignment]
+        self._to = cast(io.FileIO, self._process.stdin)
+        self._from = cast(io.FileIO, self._process.stdout)
+        self._unanswered = 0
 
     def ask(self, question: tuple[Any, ...]) -> None:
         """Send a question; `answer` is to be called for it.  Raises MirrorbackError where
         the process was killed."""
+        self._ask(_packed(question))
+
+    def ask_ahead(self, question: tuple[Any, ...]) -> bool:
+        """Send a question behind others that are not answered yet, unless it would fill the
+        pipe: both processes might wait for each other then.  Returns whether it was sent."""
+        data = _packed(question)
+        if self._unanswered and len(data) > _room(self._to.fileno()):
+            return False
+        self._ask(data)
+        return True
+
+    def _ask(self, data: bytes) -> None:
+        self._unanswered += 1
         try:
-            _send(self._to, question)
+            _write(self._to, data)
         except BrokenPipeError:
             raise _killed() from None
 
@@ -66,12 +84,13 @@ class Process:
             kind, value = message
             if kind == "progress":
                 progress(value)
-            elif kind == "done":
+                continue
+            self._unanswered -= 1
+            if kind == "done":
                 return value
-            elif kind == "drive":
+            if kind == "drive":
                 raise OSError(value, os.strerror(value))
-            else:
-                raise RuntimeError(value)
+            raise RuntimeError(value)
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -88,6 +107,7 @@ def serve(respond: Callable[[tuple[Any, ...], Tell], Any]) -> None:
     """The life of such a process: respond to questions until there are no more.  `respond`
     gets each with a function to tell the bytes done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    gc.disable()  # what is made for an answer holds no cycles, and looking for them costs
     try:
         _Server(respond).run()
     except BrokenPipeError:
@@ -97,7 +117,8 @@ def serve(respond: Callable[[tuple[Any, ...], Tell], Any]) -> None:
 class _Server:
     def __init__(self, respond: Callable[[tuple[Any, ...], Tell], Any]) -> None:
         self._respond = respond
-        self._questions, self._answers = sys.stdin.buffer, sys.stdout.buffer
+        self._questions = io.FileIO(sys.stdin.fileno(), closefd=False)
+        self._answers = io.FileIO(sys.stdout.fileno(), "w", closefd=False)
         self._parent = os.getppid()
         self._untold = 0
 
@@ -111,16 +132,16 @@ class _Server:
             except Exception as error:
                 answer = ("failed", f"{type(error).__name__}: {error}")
             if self._untold:
-                _write(self._answers, ("progress", self._untold))
+                _write(self._answers, _packed(("progress", self._untold)))
                 self._untold = 0
-            _send(self._answers, answer)
+            _write(self._answers, _packed(answer))
 
     def _tell(self, count: int) -> None:
         self._untold += count
         if self._untold >= TELL_EVERY:
             if os.getppid() != self._parent:
                 os._exit(1)  # nobody wants it any more
-            _send(self._answers, ("progress", self._untold))
+            _write(self._answers, _packed(("progress", self._untold)))
             self._untold = 0
 
 
@@ -128,20 +149,39 @@ def _killed() -> MirrorbackError:
     return MirrorbackError("a helper process was killed; run it again")
 
 
-def _write(pipe: BinaryIO, message: tuple[Any, ...]) -> None:
+def _room(pipe: int) -> int:
+    """The bytes that an empty pipe takes before its writer has to wait."""
+    known = getattr(fcntl, "F_GETPIPE_SZ", None)
+    return select.PIPE_BUF if known is None else fcntl.fcntl(pipe, known)
+
+
+def _packed(message: tuple[Any, ...]) -> bytes:
     data = marshal.dumps(message)
-    pipe.write(_LENGTH.pack(len(data)) + data)
+    return _LENGTH.pack(len(data)) + data
 
 
-def _send(pipe: BinaryIO, message: tuple[Any, ...]) -> None:
-    _write(pipe, message)
-    pipe.flush()
+def _write(pipe: io.FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[pipe.write(rest) :]
 
 
-def _receive(pipe: BinaryIO) -> Any:
+def _read(pipe: io.FileIO, size: int) -> bytes:
+    """So many bytes; fewer at the end."""
+    data = pipe.read(size) or b""
+    if len(data) == size or not data:
+        return data
+    parts = [data]
+    while (missing := size - sum(map(len, parts))) and (data := pipe.read(missing) or b""):
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _receive(pipe: io.FileIO) -> Any:
     """The next message; None at the end."""
-    head = pipe.read(_LENGTH.size)
+    head = _read(pipe, _LENGTH.size)
     if len(head) < _LENGTH.size:
         return None
-    data = pipe.read(_LENGTH.unpack(head)[0])
-    return marshal.loads(data) if len(data) == _LENGTH.unpack(head)[0] else None
+    (size,) = _LENGTH.unpack(head)
+    data = _read(pipe, size)
+    return marshal.loads(data) if len(data) == size else None

@@ -56,7 +56,8 @@ def publish(repo: Repository, catalog: Catalog, spooled: spool.Spool, new: NewSn
     """Make what stands in `incoming/` the mirror, and the mirror a dated folder.
     Raises OSError and the catalog's errors."""
     text = f"snapshot = {settings.quoted(new.name)}\ntime = {new.time}\noffset = {new.offset}\n"
-    durable.prepare(repo.inner, MIRROR, settings.seal(text))
+    # Not synced by itself: a journalling drive would sync all of `incoming` with it.
+    durable.write_new(repo.inner, MIRROR, settings.seal(text))
     mirror = repo.root_number(repo.fd, CURRENT)
     with durable.syncing(repo.fd) as synced:
         # The transaction is written meanwhile; its commit waits for the sync.

@@ -68,7 +68,7 @@ CREATE TABLE entry (
     id INTEGER PRIMARY KEY, dir INTEGER NOT NULL, name BLOB NOT NULL, kind INTEGER NOT NULL,
     first INTEGER NOT NULL, last INTEGER, object INTEGER NOT NULL, lineage INTEGER NOT NULL,
     from_dir INTEGER, from_name BLOB, stale INTEGER NOT NULL, digest_of_row INTEGER NOT NULL);
-CREATE INDEX entry_place ON entry (dir, name);
+CREATE INDEX entry_place ON entry (dir, name, kind, last);
 CREATE INDEX entry_object ON entry (object);
 CREATE INDEX entry_first ON entry (first);
 CREATE INDEX entry_last ON entry (last) WHERE last IS NOT NULL;

@@ -21,6 +21,7 @@ from mirrorback.store import encoding, owners, schema
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.copier import Copied
 from mirrorback.store.difference import Action, Difference, Gone
+from mirrorback.store.together import by_directory
 from mirrorback.store.tree import Row
 from mirrorback.store.xattrs import Attributes
 
@@ -256,25 +257,21 @@ class Spool:
         for row in self.select(sql, parameters):
             yield Difference.of_columns(row)
 
-    def changes_in(self, directory: int) -> list[Difference]:
-        """The differences of one directory."""
+    def changes_in(self, directories: Sequence[int], most: int) -> dict[int, list[Difference]]:
+        """The differences of some directories, as in `together.by_directory`."""
         if not self.used:
-            return []
-        with self._lock:
-            rows = self._db.execute(
-                f"SELECT {_CHANGE_COLUMNS} FROM spool.change WHERE dir = ?", (directory,)
-            ).fetchall()
-        return [Difference.of_columns(row) for row in rows]
+            return {number: [] for number in directories}
+        select = f"SELECT dir, {_CHANGE_COLUMNS} FROM spool.change WHERE"
+        found = by_directory(self._catalog, select, directories, most)
+        return {n: [Difference.of_columns(row) for row in rows] for n, rows in found.items()}
 
-    def gone_in(self, directory: int) -> set[bytes]:
-        """The names that one directory has lost."""
+    def gone_in(self, directories: Sequence[int], most: int) -> dict[int, frozenset[bytes]]:
+        """The names that some directories have lost, as in `together.by_directory`."""
         if not self.used:
-            return set()
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT name FROM spool.gone WHERE dir = ? AND NOT replaced", (directory,)
-            ).fetchall()
-        return {row[0] for row in rows}
+            return {number: frozenset() for number in directories}
+        select = "SELECT dir, name FROM spool.gone WHERE NOT replaced AND"
+        found = by_directory(self._catalog, select, directories, most)
+        return {number: frozenset(row[0] for row in rows) for number, rows in found.items()}
 
     def directory_id(self, parent: int, name: bytes) -> int:
         """The number of a directory that this run has met first.  The survey is over."""
@@ -360,12 +357,13 @@ class Spool:
         if self.used:
             return
         discard(self.path)
-        # As a URI, since the path may be any bytes.
-        self._db.execute("ATTACH ? AS spool", ("file:" + urllib.parse.quote(self.path),))
-        self._db.execute("PRAGMA spool.journal_mode = OFF")
-        self._db.execute("PRAGMA spool.synchronous = OFF")
-        self._db.execute("PRAGMA spool.locking_mode = EXCLUSIVE")
-        self._db.execute("PRAGMA spool.cache_size = -16000")
+        with self._catalog.let_go():
+            # As a URI, since the path may be any bytes.
+            self._db.execute("ATTACH ? AS spool", ("file:" + urllib.parse.quote(self.path),))
+            self._db.execute("PRAGMA spool.journal_mode = OFF")
+            self._db.execute("PRAGMA spool.synchronous = OFF")
+            self._db.execute("PRAGMA spool.locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA spool.cache_size = -16000")
         self.used = True
         with self._batch():
             for statement in schema.SPOOL.split(";"):
@@ -373,6 +371,9 @@ class Spool:
 
     @contextlib.contextmanager
     def _batch(self) -> Iterator[sqlite3.Connection]:
+        if self._db.in_transaction:
+            yield self._db
+            return
         self._db.execute("BEGIN")
         try:
             yield self._db

@@ -32,6 +32,7 @@ ALLOWED_CODES = {1, 12}
 KEPT_INSIDE = {"repository.toml", "catalog.db", "mirror.toml", "trash", "reserve", "lock", "log",
                "redo", "signatures"}  # fmt: skip
 LIBRARY = ctypes.CDLL(None)
+NEVER = 1 << 40  # no run has so many calls
 
 
 class Scenario:
@@ -44,6 +45,9 @@ class Scenario:
 
     def prepare(self) -> None:
         """Make the state, once."""
+
+    def measure(self) -> None:
+        """What has to be known before, found out in a copy of that state."""
 
     def begin(self) -> None:
         """What is to be done each time, in the copy of that state."""
@@ -116,11 +120,16 @@ class Night(Scenario):
 class Recovery(Night):
     """The run after a night that was cut, itself cut."""
 
+    percent = 0  # of the calls of the night, done before it was cut
     at = 0
+
+    def measure(self) -> None:
+        _code, calls = in_child(self.nights.backup, NEVER, 0, 0)
+        type(self).at = calls * self.percent // 100
 
     def begin(self) -> None:
         code, _calls = in_child(self.nights.backup, self.at, 0, 0)
-        assert code == 128 + 9, "the night was not cut"
+        assert self.at and code == 128 + 9, "the night was not cut"
 
 
 class Delete(Scenario):
@@ -262,6 +271,8 @@ def points(kind: type[Scenario], folder: Path, first: int, step: int, error: int
     template = folder / "template"
     shutil.rmtree(template, ignore_errors=True)
     subprocess.run(["cp", "-a", top, template], check=True)
+    restored(template, top)
+    kind(top).measure()
     tried = 0
     at = first
     while True:
@@ -295,7 +306,7 @@ def main() -> None:
     first, step, error, on = [*map(int, numbers), 0, 0][:4]
     kind = {k.__name__: k for k in (First, Night, Recovery, Delete, Restore)}[name.split("@")[0]]
     if "@" in name:
-        Recovery.at = int(name.split("@")[1])
+        Recovery.percent = int(name.split("@")[1])
     print(points(kind, Path(folder), first, step, error, on))
 
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from runs import Nights
 from trees import Node, Tree, describe, require_same
 
-from mirrorback.engine import backup, survey
+from mirrorback.engine import backup, walking
 from mirrorback.model import ChangeKind
 
 NAMES = [b"a", b"b", b"c", b"d.txt", b"\xff\xfe", "ü\n[b]".encode(), b" ", b"current", b"x" * 255]
@@ -373,8 +373,8 @@ class NightlyWithHelpers(Nightly):
     """The same where processes help from the first folder on."""
 
     _EAGER = (
-        (survey, "SCOUT_FROM", 0),
-        (survey, "FEWEST_SENT", 1),
+        (walking, "SCOUT_FROM", 0),
+        (walking, "FEWEST_SENT", 1),
         (backup, "COPIES_FOR_HELPERS", 0),
         (backup, "NAMES_FOR_HELPERS", 0),
     )

@@ -14,7 +14,7 @@ from filesystems import require_root
 from runs import Nights
 from trees import describe, require_same
 
-from mirrorback.engine import backup, survey
+from mirrorback.engine import backup, walking
 from mirrorback.engine.listing import Listing, Same, Scout, Wanted
 from mirrorback.engine.source import Source
 from mirrorback.errors import MirrorbackError, Trouble
@@ -26,8 +26,8 @@ from mirrorback.store.node import Dress
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes help from the first folder on."""
-    monkeypatch.setattr(survey, "SCOUT_FROM", 0)
-    monkeypatch.setattr(survey, "FEWEST_SENT", 1)
+    monkeypatch.setattr(walking, "SCOUT_FROM", 0)
+    monkeypatch.setattr(walking, "FEWEST_SENT", 1)
     monkeypatch.setattr(backup, "COPIES_FOR_HELPERS", 0)
     monkeypatch.setattr(backup, "NAMES_FOR_HELPERS", 0)
 
@@ -159,7 +159,7 @@ def test_what_a_helper_cannot_link_is_told(tmp_path: Path) -> None:
     one = helper.Helper(copier.Roots(*fds))
     try:
         dress = Dress(0o750, os.getuid(), os.getgid(), -5_000_000_001, ((b"user.x", b"1"),))
-        work = copier.Work(b"d", [b"below"], [b"there", b"lost"], [b"vanished"], dress)
+        work = copier.Work(b"d", [b"below"], b"there/lost", [b"vanished"], dress)
         [filled] = one.fill([work], lambda count: None)
         assert [name for name, _error in filled.refused] == [b"lost"]
         assert isinstance(filled.copied[0], Trouble) and filled.missed == []
