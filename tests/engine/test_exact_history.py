@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from runs import Nights
 from trees import Node, Tree, describe, require_same
 
-from mirrorback.engine import backup, walking
+from mirrorback.engine import backup, build, walking
 from mirrorback.model import ChangeKind
 
 NAMES = [b"a", b"b", b"c", b"d.txt", b"\xff\xfe", "ü\n[b]".encode(), b" ", b"current", b"x" * 255]
@@ -373,6 +373,7 @@ class NightlyWithHelpers(Nightly):
     """The same where processes help from the first folder on."""
 
     _EAGER = (
+        (build, "MOST_ROWS", 3),
         (walking, "SCOUT_FROM", 0),
         (walking, "FEWEST_SENT", 1),
         (backup, "COPIES_FOR_HELPERS", 0),

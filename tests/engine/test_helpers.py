@@ -14,7 +14,7 @@ from filesystems import require_root
 from runs import Nights
 from trees import describe, require_same
 
-from mirrorback.engine import backup, walking
+from mirrorback.engine import backup, build, walking
 from mirrorback.engine.listing import Listing, Same, Scout, Wanted
 from mirrorback.engine.source import Source
 from mirrorback.errors import MirrorbackError, Trouble
@@ -28,6 +28,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes help from the first folder on."""
     monkeypatch.setattr(walking, "SCOUT_FROM", 0)
     monkeypatch.setattr(walking, "FEWEST_SENT", 1)
+    monkeypatch.setattr(build, "MOST_ROWS", 3)
     monkeypatch.setattr(backup, "COPIES_FOR_HELPERS", 0)
     monkeypatch.setattr(backup, "NAMES_FOR_HELPERS", 0)
 
@@ -136,6 +137,21 @@ def test_a_scout_lists(opened: Source, source: Path) -> None:
         assert isinstance(gone, Trouble) and gone.vanished
         scout.send([Wanted(b"a", first.fingerprint)])
         assert scout.received() == [Same(1, 5, ["b"], [])]
+    finally:
+        scout.close()
+
+
+def test_a_scout_is_sent_no_more_than_its_pipe_holds(opened: Source) -> None:
+    """Else it could wait for us to read, and we for it."""
+    scout = Scout(opened)
+    try:
+        lot = [Wanted(b"%02d" % number * 2000, None) for number in range(64)]
+        assert scout.send(lot) and not scout.send(lot)
+        assert scout.send(lot[:8])  # 32 kB; a pipe holds 64
+        for _ in range(2):
+            assert all(isinstance(one, Trouble) for one in scout.received())
+        assert scout.send(lot)
+        assert len(scout.received()) == 64
     finally:
         scout.close()
 
