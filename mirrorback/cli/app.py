@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,9 @@ COMMANDS = {
 }
 
 
+GARBAGE_EVERY = 20_000  # objects: the many that a survey makes are hardly ever in cycles
+
+
 def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """An app with these commands; only their modules are imported."""
     app = typer.Typer(
@@ -52,6 +56,7 @@ def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
 def main() -> None:
     """The entry point: never returns, and never shows a traceback unasked."""
     _hold_descriptors()
+    gc.set_threshold(GARBAGE_EVERY)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # closed by who started us
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -12,6 +12,7 @@ import contextlib
 import os
 import stat
 import time
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from mirrorback.engine.events import Events
@@ -158,7 +159,11 @@ class Survey:
     def _compare(self, looked: _Reading, found: Listing) -> None:
         folder = looked.folder
         _began, rows, foreign, failed, _fingerprint = found
-        olds = live.rows(self._catalog, folder.id) if folder.known else {}
+        olds: dict[bytes, LiveRow] = {}
+        if folder.known:
+            same = self._same_files(folder, rows)
+            rows = [row for row in rows if row not in same]
+            olds = live.rows_besides(self._catalog, folder.id, same)
         known = live.children(self._catalog, folder.id)
         device = self._source.device
         for row in rows:
@@ -193,6 +198,17 @@ class Survey:
             if old.kind == Kind.DIRECTORY:
                 self._spool.gone_below(known[name][0])
                 self._spool.add("fingerprint", known[name][0], None)
+
+    def _same_files(self, folder: Folder, rows: list[tree.Row]) -> Set[tree.Row]:
+        """Count those of the files that have not changed, as far as that is seen at once."""
+        if self._checksum:
+            return frozenset()
+        same = live.same_files(self._catalog, folder.id, rows)
+        size = sum(row[3] for row in same)
+        self._counts.files += len(same)
+        self._counts.bytes += size
+        self._events.advance(len(same), size)
+        return same
 
     def _descend(
         self,

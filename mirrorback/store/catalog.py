@@ -70,6 +70,7 @@ class Catalog:
         catalog = cls(path, _connect(path, "rw"))
         with translated():
             db = catalog.db
+            db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
             db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {schema.FORMAT}")
             db.executescript(schema.CATALOG)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+import sqlite3
+from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
 
 from mirrorback.model import KIND_OF_FORMAT, Digest, Kind, Metadata, Owner
@@ -81,6 +82,45 @@ def rows(catalog: Catalog, directory: int) -> dict[bytes, LiveRow]:
     return {row[0]: _live_row(row) for row in found}
 
 
+def rows_besides(catalog: Catalog, directory: int, same: Set[Row]) -> dict[bytes, LiveRow]:
+    """The mirror's entries in one directory without those that `same_files` has found."""
+    if not same:
+        return rows(catalog, directory)
+    held = names(catalog, [directory], 0)[directory]
+    rest = held.without({row[0].encode() for row in same}).all
+    if len(rest) > FEW:
+        found = rows(catalog, directory)
+        return {name: found[name] for name in rest}
+    with catalog.lock:
+        few = [
+            catalog.db.execute(_LIVE + " AND e.name = ?", (directory, name)).fetchone()
+            for name in rest
+        ]
+    return {row[0]: _live_row(row) for row in few}
+
+
+def same_files(catalog: Catalog, directory: int, rows: Iterable[Row]) -> Set[Row]:
+    """Those of the source's rows that are regular files of which the catalog says the very
+    same, found without a look at each.  May miss some."""
+    try:
+        with catalog.lock:
+            found = catalog.db.execute(_FILES, (directory,)).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        return frozenset()  # a name that is not UTF-8
+    return set(found).intersection(rows)
+
+
+FEW = 8  # entries that are faster asked for one by one
+_FILES = (
+    f"SELECT CAST(e.name AS TEXT), o.ino, {Kind.FILE.format_bits} | o.mode, o.size, o.mtime,"
+    " o.ctime, w.uid, w.gid, o.nlink, 0"
+    " FROM entry e JOIN object o ON o.id = e.object JOIN owner w ON w.id = o.owner"
+    f" WHERE e.dir = ? AND e.last IS NULL AND e.kind = {int(Kind.FILE)} AND NOT e.stale"
+)
+
+
 def _live_row(columns: tuple) -> LiveRow:  # type: ignore[type-arg]
     row = LiveRow._make(columns)
     return (
@@ -95,10 +135,15 @@ class Names(NamedTuple):
     folders: list[bytes]
     others: bytes  # joined by slashes: a million need not be looked at each by itself
 
+    @property
+    def all(self) -> list[bytes]:
+        """Each of them."""
+        return self.folders + list(filter(None, self.others.split(b"/")))
+
     def without(self, names: Set[bytes]) -> Names:
         """All but these."""
         folders = [name for name in self.folders if name not in names]
-        others = [name for name in self.others.split(b"/") if name not in names and name]
+        others = [name for name in self.others.split(b"/") if name and name not in names]
         return Names(len(folders) + len(others), folders, b"/".join(others))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 FORMAT = 1
 APPLICATION_ID = 0x6D626B31  # "mbk1"
+PAGE_SIZE = 8192  # bytes: a night reads nearly all of the catalog, and writes at many places
 WHOLE, SPLIT, ABSENT = 0, 1, 2
 
 # `first` and `last` are snapshot ids, both included; `last` is NULL in the mirror.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,19 +20,27 @@ SELECT = "SELECT dir, name FROM main.entry WHERE last IS NULL AND"
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     """Directory n holds n % 7 names of the mirror, a folder among them, and one of the past."""
     made = Catalog.create(bytes(tmp_path_factory.mktemp("c") / "catalog.db"))
-    columns = ", ".join((*schema.ENTRY, "digest_of_row"))
     with made.transaction() as db:
         for directory in range(10, 50):
             for number in range(directory % 7):
-                insert(db, columns, directory, b"\xff%d" % number, 1 + (number == 0), None)
-            insert(db, columns, directory, b"gone", 1, 4)
+                insert_entry(db, directory, b"\xff%d" % number, 1 + (number == 0))
+            insert_entry(db, directory, b"gone", 1, last=4)
     return made
 
 
-def insert(db, columns: str, directory: int, name: bytes, kind: int, last: int | None) -> None:  # type: ignore[no-untyped-def]
-    row = {"dir": directory, "name": name, "kind": kind, "last": last, "id": None}
-    values = [row.get(column, 0) for column in columns.split(", ")]
-    db.execute(f"INSERT INTO entry ({columns}) VALUES ({', '.join('?' * len(values))})", values)
+def insert_entry(
+    db: sqlite3.Connection,
+    directory: int,
+    name: bytes,
+    kind: int,
+    *,
+    last: int | None = None,
+    stale: bool = False,
+) -> None:
+    row = {"dir": directory, "name": name, "kind": kind, "last": last, "id": None,
+           "object": 1, "stale": int(stale)}  # fmt: skip
+    values = [row.get(column, 0) for column in (*schema.ENTRY, "digest_of_row")]
+    db.execute(f"INSERT INTO entry VALUES ({', '.join('?' * len(values))})", values)
 
 
 ids = st.lists(st.integers(1, 60), min_size=1, max_size=SLOTS, unique=True)
@@ -67,6 +78,33 @@ def test_names_of_as_many_as_fit(catalog: Catalog, asked: list[int], most: int) 
         wanted = named(number)
         assert names.folders == wanted[:1] and names.total == len(wanted)
         assert names.others == b"/".join(wanted[1:])
+
+
+def test_files_that_are_the_same_and_the_rest(tmp_path: Path) -> None:
+    """Both ways together show the survey every entry once."""
+    made = Catalog.create(bytes(tmp_path / "catalog.db"))
+    with made.transaction() as db:
+        db.execute("INSERT INTO owner VALUES (1, 0, 0, NULL, NULL)")
+        columns = {"id": 1, "kind": 1, "mode": 0o644, "owner": 1, "mtime": 10, "size": 5,
+                   "ino": 1, "ctime": 20, "nlink": 1}  # fmt: skip
+        values = [columns.get(column, 0) for column in (*schema.OBJECT, "digest_of_row")]
+        db.execute(f"INSERT INTO object VALUES ({', '.join('?' * len(values))})", values)
+        for number in range(30):
+            insert_entry(db, 7, b"n%d" % number, 1, stale=number == 3)
+        insert_entry(db, 8, b"\xff", 1, stale=False)
+    rows = [(f"n{n}", 1, 0o100644, 5, 10, 20, 0, 0, 1, 0) for n in range(30)]
+    for differing in (range(5), range(20)):
+        seen = [
+            (*row[:4], 11, *row[5:]) if number in differing else row
+            for number, row in enumerate(rows)
+        ]
+        same = live.same_files(made, 7, seen)
+        assert same == {row for n, row in enumerate(rows) if n not in differing and n != 3}
+        rest = live.rows_besides(made, 7, same)
+        assert sorted(rest) == sorted(b"n%d" % n for n in {*differing, 3})
+    odd = [("\udcff", 1, 0o100644, 5, 10, 20, 0, 0, 1, 0)]
+    assert live.same_files(made, 8, odd) == set()
+    assert list(live.rows_besides(made, 8, set())) == [b"\xff"]
 
 
 def test_names_without_some() -> None:
