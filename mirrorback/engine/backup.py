@@ -261,7 +261,8 @@ class _Run:
             return Crew(1 if rotational else 2)
         copying = cost.files >= COPIES_FOR_HELPERS  # one more than can run: some wait for disks
         helpers = 1 if rotational else min(copying + (os.cpu_count() or 1), MOST_HELPERS)
-        return Crew(2 * helpers + 1, helpers)  # the next orders are ready when one is done
+        # Links are made so fast that the next orders have to be ready when one is done.
+        return Crew(helpers + 1 if copying else 2 * helpers + 1, helpers)
 
     def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:
         """Survey and plan, with the guards that look at what was found."""
