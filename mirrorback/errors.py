@@ -84,3 +84,7 @@ class Trouble(Exception):
         super().__init__(reason)
         self.reason = reason
         self.vanished = vanished
+
+    def alone(self) -> Trouble:
+        """The same without what it passed on its way, to be kept where that is still going."""
+        return Trouble(self.reason, vanished=self.vanished)

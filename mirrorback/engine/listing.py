@@ -58,8 +58,7 @@ def look(source: Source, cursor: tree.Cursor, wanted: Wanted) -> Same | Listing:
         rows, foreign, failed = tree.scan(fd, source.device)
     rows = source.select(wanted.path, fd, rows, foreign)
     if failed:
-        reasons = [(name, (error.strerror or "").lower()) for name, error in failed]
-        return Listing(began, rows, foreign, reasons, None)
+        return Listing(began, rows, foreign, failed, None)
     fingerprint = blake3(marshal.dumps(rows, 2)).digest(16)
     if fingerprint == wanted.fingerprint:
         return _same(rows, foreign)

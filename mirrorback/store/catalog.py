@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import sqlite3
-import sys
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -130,10 +129,16 @@ class Catalog:
             self.db.execute("BEGIN")
         try:
             yield
-        finally:
-            with self.lock, translated():
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK" if sys.exc_info()[0] else "COMMIT")
+        except BaseException:
+            self._end("ROLLBACK")
+            raise
+        else:
+            self._end("COMMIT")
+
+    def _end(self, how: str) -> None:
+        with self.lock, translated():
+            if self.db.in_transaction:
+                self.db.execute(how)
 
     @contextlib.contextmanager
     def let_go(self) -> Iterator[None]:

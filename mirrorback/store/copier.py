@@ -183,7 +183,7 @@ class Copier:
             try:
                 done.append(self._copy(folder, origin, into, name, progress))
             except Trouble as trouble:
-                done.append(trouble)
+                done.append(trouble.alone())
         return done
 
     def _copy(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
 
@@ -102,6 +103,8 @@ def rows_besides(catalog: Catalog, directory: int, same: Set[Row]) -> dict[bytes
 def same_files(catalog: Catalog, directory: int, rows: Iterable[Row]) -> Set[Row]:
     """Those of the source's rows that are regular files of which the catalog says the very
     same, found without a look at each.  May miss some."""
+    if sys.getfilesystemencoding() != "utf-8":
+        return frozenset()  # names of rows are in another encoding than SQLite's
     try:
         with catalog.lock:
             found = catalog.db.execute(_FILES, (directory,)).fetchall()

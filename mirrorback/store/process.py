@@ -25,6 +25,7 @@ from mirrorback.errors import MirrorbackError
 _LENGTH = struct.Struct("<I")
 TELL_EVERY = 4 << 20  # bytes between two words of progress
 WAIT_S = 10  # for a process that has been told to end
+RARELY = 50_000  # more things than before, until cycles among them are looked for
 
 Tell = Callable[[int], None]
 
@@ -107,7 +108,7 @@ def serve(respond: Callable[[tuple[Any, ...], Tell], Any]) -> None:
     """The life of such a process: respond to questions until there are no more.  `respond`
     gets each with a function to tell the bytes done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    gc.disable()  # what is made for an answer holds no cycles, and looking for them costs
+    gc.set_threshold(RARELY)  # an answer is many things, and hardly a cycle among them
     try:
         _Server(respond).run()
     except BrokenPipeError:

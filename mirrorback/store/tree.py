@@ -100,7 +100,7 @@ def _open_directory(name: bytes, dir_fd: int) -> int:
         return os.open(name, DIRECTORY_FLAGS, dir_fd=dir_fd)
 
 
-def scan(fd: int, device: int) -> tuple[list[Row], dict[str, int], list[tuple[str, OSError]]]:
+def scan(fd: int, device: int) -> tuple[list[Row], dict[str, int], list[tuple[str, str]]]:
     """Read one open directory.
 
     Returns its entries sorted by name, the device numbers of those that are
@@ -111,7 +111,7 @@ def scan(fd: int, device: int) -> tuple[list[Row], dict[str, int], list[tuple[st
     rows: list[Row] = []
     append = rows.append
     foreign: dict[str, int] = {}
-    failed: list[tuple[str, OSError]] = []
+    failed: list[tuple[str, str]] = []
     with os.scandir(fd) as entries:
         for entry in entries:
             name = entry.name
@@ -120,7 +120,7 @@ def scan(fd: int, device: int) -> tuple[list[Row], dict[str, int], list[tuple[st
             except FileNotFoundError:
                 continue
             except OSError as error:
-                failed.append((name, error))
+                failed.append((name, (error.strerror or "").lower()))
                 continue
             append(
                 (

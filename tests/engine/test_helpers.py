@@ -167,6 +167,32 @@ def test_a_scout_that_is_killed_fails_the_run(opened: Source) -> None:
         scout.close()
 
 
+def resident(pid: int) -> int:
+    """The memory of a process in KiB."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+              if line.startswith("VmRSS:")]  # fmt: skip
+    return int(line.split()[1])
+
+
+def test_troubles_leave_nothing_in_a_helper(tmp_path: Path) -> None:
+    """They hold what they passed on their way, and that holds them."""
+    for name in ("source", "incoming"):
+        (tmp_path / name).mkdir()
+    fds = [os.open(tmp_path / name, os.O_RDONLY) for name in ("source", "incoming")]
+    one = helper.Helper(copier.Roots(fds[0], None, fds[1]))
+    work = copier.Work(b"", copies=[b"vanished%d" % number for number in range(500)])
+    try:
+        one.fill([work] * 60, lambda count: None)
+        before = resident(one._process._process.pid)
+        for _ in range(3):
+            one.fill([work] * 60, lambda count: None)
+        assert resident(one._process._process.pid) < before + 8_000
+    finally:
+        one.close()
+        for fd in fds:
+            os.close(fd)
+
+
 def test_what_a_helper_cannot_link_is_told(tmp_path: Path) -> None:
     for name in ("source", "mirror/d", "incoming/d"):
         (tmp_path / name).mkdir(parents=True)

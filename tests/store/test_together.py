@@ -111,3 +111,25 @@ def test_names_without_some() -> None:
     names = live.Names(5, [b"a", b"b"], b"c/d/e")
     assert names.without({b"a", b"d", b"x"}) == live.Names(3, [b"b"], b"c/e")
     assert live.NO_NAMES.without({b"a"}) == live.NO_NAMES
+
+
+def test_what_is_held_ends_as_it_went(tmp_path: Path) -> None:
+    """A failure that its caller is handling meanwhile is none of its own."""
+    catalog = Catalog.create(bytes(tmp_path / "catalog.db"))
+    try:
+        raise ValueError
+    except ValueError:
+        with catalog.held():
+            insert_entry(catalog.db, 10, b"kept", 1)
+    with pytest.raises(KeyError), catalog.held():
+        insert_entry(catalog.db, 10, b"lost", 1)
+        raise KeyError
+    assert not catalog.db.in_transaction
+    assert catalog.db.execute("SELECT name FROM entry").fetchall() == [(b"kept",)]
+
+
+def test_no_file_is_taken_for_the_same_where_names_are_not_utf_8(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live.sys, "getfilesystemencoding", lambda: "iso8859-1")
+    assert live.same_files(catalog, 12, [("a", 1, 0, 0, 0, 0, 0, 0, 1, 0)]) == frozenset()
