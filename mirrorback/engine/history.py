@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import BinaryIO
 
+from mirrorback.engine.open_version import open_version
 from mirrorback.errors import Damaged, DriveError, NotInHistory
-from mirrorback.model import Change, Entry, Kind, Snapshot, Version
+from mirrorback.model import Change, Digest, Entry, Kind, Snapshot, Version
 from mirrorback.plan import history as rules
 from mirrorback.plan import paths, patterns, when
 from mirrorback.plan.history import State
@@ -21,6 +22,7 @@ from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import CATALOG, Repository, drive_errors
 
+TOPS_KEPT = 64
 READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -35,6 +37,7 @@ class History:
         self._now = now
         self._cwd = cwd
         self._snapshots: list[Snapshot] | None = None
+        self._tops: dict[int, int] = {}  # descriptors of snapshots' folders, by id
 
     @classmethod
     def open(cls, repository: str, now: datetime, cwd: bytes | None = None) -> History:
@@ -51,6 +54,7 @@ class History:
 
     def close(self) -> None:
         """Close what is open."""
+        self._let_go(())
         self.catalog.close()
         self.repo.close()
 
@@ -80,8 +84,27 @@ class History:
 
     def refreshed(self) -> list[Snapshot]:
         """All snapshots as they are now."""
-        self._snapshots = None
-        return self.snapshots()
+        with self.catalog.lock:
+            self._snapshots = self.catalog.snapshots()
+            self._let_go({snapshot.id for snapshot in self._snapshots})
+            return self._snapshots
+
+    def top(self, snapshot: Snapshot) -> int:
+        """A descriptor of a snapshot's folder, for the caller to close.  It is kept, too: the
+        catalog is asked once, and renames make no difference.  Raises FileNotFoundError,
+        OSError, and the catalog's errors."""
+        with self.catalog.lock:
+            if snapshot.id not in self._tops:
+                if len(self._tops) >= TOPS_KEPT:
+                    os.close(self._tops.pop(next(iter(self._tops))))
+                with translated():
+                    self._tops[snapshot.id] = self.repo.open_folder(self.catalog, snapshot.id)
+            return os.dup(self._tops[snapshot.id])
+
+    def _let_go(self, kept: Container[int]) -> None:
+        """Close the folders of all snapshots but these."""
+        for number in [number for number in self._tops if number not in kept]:
+            os.close(self._tops.pop(number))
 
     def location(self, snapshot: Snapshot) -> bytes:
         """The absolute path of a snapshot's folder."""
@@ -322,31 +345,21 @@ class History:
             raise NotInHistory(
                 f"{settings.escape(found)} is not a file but a {row.metadata.kind.label}"
             )
-        with self.opened(found, row, snapshot) as (fd, st):
-            self.checked(found, row, fd, st, lambda _offset, data: out.write(data), out.write)
-
-    @contextlib.contextmanager
-    def opened(
-        self, path: bytes, row: PastRow, snapshot: Snapshot
-    ) -> Iterator[tuple[int, os.stat_result]]:
-        """The file on the drive that holds a version.  Raises Damaged where there is
-        none of its size."""
-        where, folder = self.repo.place(self.catalog, snapshot)
-        with drive_errors():
-            top = os.open(folder, tree.DIRECTORY_FLAGS, dir_fd=where)
-        cursor = tree.Cursor(top)
-        try:
-            with self.opened_at(cursor, path, row, snapshot) as opened:
-                yield opened
-        finally:
-            cursor.close()
-            os.close(top)
+        with contextlib.closing(open_version(self, row, snapshot)) as version:
+            hashing = content.hasher(bool(row.digest and row.digest.sparse))
+            at = 0
+            while data := version.pread(at, content.CHUNK):
+                hashing.feed(at, data)
+                out.write(data)
+                at += len(data)
+            self._require(found, row, hashing.finish(version.size))
 
     @contextlib.contextmanager
     def opened_at(
         self, cursor: tree.Cursor, path: bytes, row: PastRow, snapshot: Snapshot
     ) -> Iterator[tuple[int, os.stat_result]]:
-        """The same, by a cursor in the snapshot's folder."""
+        """The file on the drive that holds a version, by a cursor in the snapshot's folder.
+        Raises Damaged where there is none of its size."""
         shown = settings.escape(path)
         parent, name = tree.parent_of(path)
         try:
@@ -370,32 +383,22 @@ class History:
         fd: int,
         st: os.stat_result,
         write: Callable[[int, bytes], object],
-        fill: Callable[[bytes], object] | None = None,
     ) -> None:
-        """Hand a version's content to `write` (offset, data), holes left out, or as
-        zeros to `fill`.  Raises Damaged at the end where the digest is wrong."""
+        """Hand a version's content to `write` (offset, data), holes left out.  Raises
+        Damaged at the end where the digest is wrong."""
         hashing = content.hasher(bool(row.digest and row.digest.sparse))
-        at = 0
         for offset, data in content.pieces(fd, st):
-            at = _fill(fill, at, offset)
             hashing.feed(offset, data)
             write(offset, data)
-            at = offset + len(data)
-        _fill(fill, at, st.st_size)
-        if row.digest is not None and hashing.finish(st.st_size) != row.digest:
+        self._require(path, row, hashing.finish(st.st_size))
+
+    @staticmethod
+    def _require(path: bytes, row: PastRow, digest: Digest) -> None:
+        if row.digest is not None and digest != row.digest:
             raise Damaged(
                 f"{settings.escape(path)} is damaged on the drive: its content is not what was"
                 " backed up; `mirrorback verify` tells which snapshots show it"
             )
-
-
-def _fill(fill: Callable[[bytes], object] | None, at: int, end: int) -> int:
-    """Write zeros from one offset to another, where they are wanted."""
-    while fill is not None and at < end:
-        part = bytes(min(content.CHUNK, end - at))
-        fill(part)
-        at += len(part)
-    return at
 
 
 def _entry(path: bytes, row: PastRow) -> Entry:

@@ -28,6 +28,11 @@ ROOT_DIR = 1  # the source itself in `directory`
 ABOVE_ROOT = 0  # where the entry of the source itself stands
 
 
+class Unfinished(DriveError):
+    """A run was killed in a commit, and this connection may not roll it back; `Catalog.mend`
+    does."""
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Turn what SQLite raises into errors of ours, each one sentence."""
@@ -39,6 +44,8 @@ def translated() -> Iterator[None]:
             raise NoSpace("the drive is full: the catalog could not be written") from error
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             raise Locked("the catalog is held by another process; try again later") from error
+        if name.startswith(READ_ONLY):
+            raise Unfinished(f"the catalog cannot be used: {error}") from error
         if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
             raise _damaged() from error
         if name == "SQLITE_ERROR" and "no such" in str(error):
@@ -151,6 +158,22 @@ class Catalog:
             if held:
                 self.db.execute("BEGIN")
 
+    def mend(self) -> None:
+        """Roll back what a run that was killed has left of a commit, as `open` does.  Raises
+        Locked, DriveError."""
+        with translated():
+            _connected(self.path, "rw")[0].close()
+
+    @contextlib.contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Inside, a catalog that another process holds is Locked at once."""
+        with self.lock, translated():
+            self.db.execute("PRAGMA busy_timeout = 0")
+            try:
+                yield
+            finally:
+                self.db.execute(f"PRAGMA busy_timeout = {int(WAIT_S * 1000)}")
+
     # --- properties and snapshots ---------------------------------------------
 
     def property(self, key: str) -> Any:
@@ -186,6 +209,14 @@ class Catalog:
             "SELECT id, name, root FROM snapshot WHERE state = ? ORDER BY id", (state,)
         )
         return [(number, _folder_name(name), root) for number, name, root in rows]
+
+    def folders(self) -> list[tuple[int, str, int, int]]:
+        """Id, folder name, state and root inode number of the snapshots that exist, oldest
+        first."""
+        rows = self.db.execute(
+            "SELECT id, name, state, root FROM snapshot WHERE state != ? ORDER BY id", (DELETING,)
+        ).fetchall()
+        return [(number, _folder_name(name), state, root) for number, name, state, root in rows]
 
     def owners(self) -> dict[Owner, int]:
         """Every owner that objects name, with its id."""

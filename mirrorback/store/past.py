@@ -157,6 +157,30 @@ def sharing(catalog: Catalog, number: int, snapshot: int) -> list[tuple[int, int
     ).fetchall()
 
 
+def links(catalog: Catalog, directory: int, snapshot: int) -> dict[int, int]:
+    """Of the objects in a directory of a snapshot those that it shows under more than one
+    name, here or elsewhere, and under how many."""
+    rows = catalog.db.execute(
+        "SELECT e.object, count(*) FROM entry e WHERE e.kind != 2" + _AT + " AND e.object IN"
+        " (SELECT i.object FROM entry i WHERE i.dir = ? AND i.kind != 2 AND i.first <= ?"
+        "  AND (i.last IS NULL OR i.last >= ?))"
+        " GROUP BY e.object HAVING count(*) > 1",
+        (snapshot, snapshot, directory, snapshot, snapshot),
+    )
+    return dict(rows.fetchall())
+
+
+def subfolders(catalog: Catalog, directory: int, snapshot: int) -> dict[bytes, tuple[int, int]]:
+    """The directories in a directory by name, with the id of each, and how many
+    directories it holds in a snapshot; also those that the snapshot does not show."""
+    rows = catalog.db.execute(
+        "SELECT d.name, d.id, count(e.id) FROM directory d LEFT JOIN entry e"
+        " ON e.dir = d.id AND e.kind = 2" + _AT + " WHERE d.parent = ? GROUP BY d.id",
+        (snapshot, snapshot, directory),
+    )
+    return {name: (number, count) for name, number, count in rows.fetchall()}
+
+
 def find_directory(catalog: Catalog, path: bytes) -> tuple[int, bytes] | None:
     """Directory and name under which entries of a path stand, None where that
     directory never was."""

@@ -46,6 +46,7 @@ from mirrorback.store.repository import (
     SPOOL,
     TRASH,
     Repository,
+    former,
 )
 
 Progress = Callable[[int], None]
@@ -102,7 +103,7 @@ def _exchange(repo: Repository, root: int, older: tuple[int, str, int] | None) -
 
 
 def _waiting(older: tuple[int, str, int] | None) -> bytes:
-    return b"former-%d" % (older[2] if older else 0)
+    return former(older[2] if older else 0)
 
 
 def _name_former_mirror(repo: Repository, catalog: Catalog, older: tuple[int, str, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from mirrorback.errors import Damaged, DriveError, NoRepository, NoSpace, Refused
 from mirrorback.model import Snapshot
 from mirrorback.store import content, durable, probe, settings, tree, xattrs
-from mirrorback.store.catalog import Catalog
+from mirrorback.store.catalog import PENDING, Catalog
 from mirrorback.store.settings import Settings
 
 CURRENT = b"current"
@@ -195,6 +196,49 @@ class Repository:
             return self.fd, CURRENT
         return self.fd, os.fsencode(snapshot.name)
 
+    def open_folder(self, catalog: Catalog, number: int) -> int:
+        """A descriptor of the folder of a snapshot, by its id, for the caller to close; it
+        stays that snapshot's whatever the folder is called later.  Right also while another
+        run renames folders.  Raises FileNotFoundError where there is none, OSError."""
+        known = catalog.folders()
+        while True:
+            fd = self._try_folder(known, number)
+            now = catalog.folders()
+            if now == known and fd is not None:
+                return fd
+            if fd is not None:
+                os.close(fd)
+            elif now == known:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            known = now
+
+    def _try_folder(self, known: list[tuple[int, str, int, int]], number: int) -> int | None:
+        """The folder of a snapshot, if what is known still holds; None where it is not found."""
+        ids = [row[0] for row in known]
+        if number not in ids:
+            return None
+        _id, name, _state, root = known[ids.index(number)]
+        dated = (self.fd, os.fsencode(name))
+        if number not in ids[-2:] or all(row[2] != PENDING for row in known):
+            where, shown = (self.fd, CURRENT) if number == ids[-1] else dated
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(shown, tree.DIRECTORY_FLAGS, dir_fd=where)
+            return None
+        # The two newest are on their way to their names.
+        for where, shown in (
+            (self.fd, CURRENT),
+            (self.inner, INCOMING),
+            (self.inner, former(root)),
+            dated,
+            (self.fd, CURRENT),  # it may have gone there meanwhile
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(shown, tree.DIRECTORY_FLAGS, dir_fd=where)
+                if os.fstat(fd).st_ino == root:
+                    return fd
+                os.close(fd)
+        return None
+
     def location(self, catalog: Catalog, snapshot: Snapshot) -> bytes:
         """The absolute path of a snapshot's folder."""
         where, name = self.place(catalog, snapshot)
@@ -217,8 +261,6 @@ class Repository:
 @contextlib.contextmanager
 def drive_errors() -> Iterator[None]:
     """Turn an OSError of the drive into an error of ours, one sentence."""
-    import errno
-
     try:
         yield
     except OSError as error:
@@ -264,6 +306,12 @@ def give_up_reserve(inner: int) -> None:
     from mirrorback.store.remove import remove_tree
 
     remove_tree(inner, RESERVE, threads=1)
+
+
+def former(root: int) -> bytes:
+    """What a mirror with this inode number is called in `.mirrorback` while it waits for its
+    dated name, on a drive that cannot exchange two names."""
+    return b"former-%d" % root
 
 
 def new_id() -> str:
