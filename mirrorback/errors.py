@@ -60,6 +60,11 @@ class SourceError(MirrorbackError):
     """The source as a whole cannot be backed up: missing, or no directory."""
 
 
+class DeltaTooLarge(MirrorbackError):
+    """A reverse delta has more segments or data than its format holds; whoever writes it
+    keeps the version whole instead."""
+
+
 class NotInHistory(MirrorbackError):
     """No snapshot, or no snapshot that old, or no such path in it."""
 

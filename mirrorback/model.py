@@ -10,9 +10,16 @@ from __future__ import annotations
 import enum
 import stat
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # a night without large files does without it
+    import numpy as np
+    from numpy.typing import NDArray
 
 ROOT = b""
+SIZE_LIMIT = 1 << 62  # sizes of large files are below: the sum of two fits in 64 bits
+COPY = 0
+LITERAL = 1
 
 
 class Kind(enum.IntEnum):
@@ -137,6 +144,43 @@ class Digest:
 
     def __str__(self) -> str:
         return f"{'blake3-sparse' if self.sparse else 'blake3'}:{self.value.hex()}"
+
+
+class Segments(NamedTuple):
+    """How a file is put together, from its beginning to its end: a reverse delta's map.
+
+    Three columns of one length.  A segment is so many bytes, COPY from the base or LITERAL
+    from the delta's plaintext, from an offset there on.
+    """
+
+    length: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    offset: NDArray[np.int64]
+
+    def total(self) -> int:
+        """The sum of the lengths, exact however large they are."""
+        high, low = self.length >> 32, self.length & 0xFFFFFFFF
+        return (int(high.sum()) << 32) + int(low.sum())
+
+    def fault(self, base_size: int, plain_size: int) -> str | None:
+        """What is wrong with the ranges, over a base and a plaintext of so many bytes, in
+        words that follow "the delta has"; None where they can all be read."""
+        if not len(self.length) == len(self.kind) == len(self.offset):
+            return "columns that are not equally long"
+        if not len(self.length):
+            return None
+        if self.kind.min() < COPY or self.kind.max() > LITERAL:
+            return "a segment of a kind that is not known"
+        if self.length.min() < 1 or self.length.max() >= SIZE_LIMIT:
+            return "a segment of an impossible length"
+        if self.offset.min() < 0 or self.offset.max() >= SIZE_LIMIT:
+            return "a segment at an impossible place"
+        end = self.offset + self.length
+        if (end[self.kind == COPY] > base_size).any():
+            return "a segment that lies beyond the end of its base"
+        if (end[self.kind == LITERAL] > plain_size).any():
+            return "a segment that lies beyond the end of its own data"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
