@@ -11,6 +11,8 @@ files are at hand.
 from __future__ import annotations
 
 import struct
+from array import array
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +29,8 @@ FRAME_LEAST = 12  # ... and at least: magic, header, a block, checksum
 PLAIN_LIMIT = 1 << 43  # bytes of plaintext in a file
 SEGMENT_LIMIT = 1 << 27  # so that an index that does not compress is below 4 GiB
 SEGMENTS_A_BYTE = 8  # an index has a byte for each so many segments, or is filled up
+SCANNED_FEW = 1 << 20  # segments that any file may be scanned for, ...
+SCANNED_A_BYTE = 64  # ... and so many more for each byte of it
 BLOCK = 1 << 16  # rows of the index that are compressed together
 
 SKIPPABLE = struct.Struct("<II")  # of a skippable frame: magic, and bytes that follow
@@ -71,22 +75,54 @@ def frame_length(data: bytes) -> int | None:
     return None
 
 
-def decoded(data: bytes, size: int) -> bytes:
-    """The content of one zstd frame, which has to be of `size` bytes.  Takes no more memory
-    than that.  Raises Damaged."""
+def decoded(data: bytes, size: int | None) -> bytes:
+    """The content of one zstd frame, which has to be of `size` bytes; with None, of 1 to
+    FRAME bytes.  Takes no more memory than that.  Raises Damaged."""
     try:
         told = zstandard.get_frame_parameters(data)
-        if told.content_size != size or not told.has_checksum or told.dict_id:
+        fits = 0 < told.content_size <= FRAME if size is None else told.content_size == size
+        if not fits or not told.has_checksum or told.dict_id:
             raise Damaged("the delta has a frame that is not of its kind")
         content = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Damaged("the delta has a damaged frame") from error
-    if len(content) != size:
+    if len(content) != told.content_size:
         raise Damaged("the delta has a damaged frame")
     return content
 
 
 # --- the columns of the index -----------------------------------------------------------------
+
+
+class Rows:
+    """Segments gathered one at a time, in 17 bytes each."""
+
+    def __init__(self) -> None:
+        self._length, self._kind, self._offset = array("q"), array("b"), array("q")
+
+    def __len__(self) -> int:
+        return len(self._length)
+
+    def add(self, length: int, kind: int, offset: int) -> None:
+        """Append one; every number fits in 63 bits."""
+        self._length.append(length)
+        self._kind.append(kind)
+        self._offset.append(offset)
+
+    def block(self, at: int) -> Segments:
+        """The BLOCK segments from number `at` on, or as many as there are."""
+        some = slice(at, at + BLOCK)
+        columns = (self._length[some], self._kind[some], self._offset[some])
+        return Segments(*(np.array(column, np.int64) for column in columns))
+
+    def blocks(self) -> Iterator[Segments]:
+        """All of them, BLOCK at a time."""
+        return map(self.block, range(0, len(self), BLOCK))
+
+    def clear(self) -> None:
+        """Forget them."""
+        for column in (self._length, self._kind, self._offset):
+            del column[:]
 
 
 def packed(compressor: zstandard.ZstdCompressor, *columns: NDArray[Any]) -> bytes:
@@ -98,6 +134,12 @@ def packed(compressor: zstandard.ZstdCompressor, *columns: NDArray[Any]) -> byte
     ]
     data = compressor.compress(b"".join(planes))
     return _LENGTH.pack(len(data)) + data
+
+
+def packed_length(data: bytes) -> int:
+    """The length that stands before what `packed` compressed."""
+    length: int = _LENGTH.unpack(data)[0]
+    return length
 
 
 def unpacked(data: bytes, rows: int, *types: str) -> list[NDArray[Any]]:

@@ -1,0 +1,97 @@
+"""The frames of a reverse delta's file: any range of its plaintext, by decoding little."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirrorback.errors import Damaged
+from mirrorback.store import delta_format as form
+
+_TOGETHER = 512  # frames between two places that are kept
+
+
+class Frames:
+    """Where the frames of a file are, and their content.
+
+    For several threads at once: what is read is read at a place (pread), and the few frames
+    that are kept are changed under a lock.
+    """
+
+    def __init__(self, fd: int, lengths: NDArray[np.uint16], plain_size: int, kept: int) -> None:
+        """The frames of an open file, from its beginning on, with the bytes that each takes;
+        `kept` is how many are kept decoded.  Takes 2 bytes for each."""
+        self._fd = fd
+        self._lengths = lengths
+        starts = np.arange(0, len(lengths), _TOGETHER)
+        sums = np.add.reduceat(lengths, starts, dtype=np.int64) if len(lengths) else starts
+        self._places = np.append(np.zeros(1, np.int64), np.cumsum(sums))
+        self.plain_size = plain_size
+        self._kept = kept
+        self._decoded: OrderedDict[int, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def end(self) -> int:
+        """Where in the file the last frame ends."""
+        return int(self._places[-1])
+
+    def plain(self, offset: int, length: int) -> bytes:
+        """A range of the plaintext.  Raises Damaged, OSError, and ValueError where there is
+        no such range."""
+        if offset < 0 or length < 0 or offset + length > self.plain_size:
+            raise ValueError(f"no range of {self.plain_size} bytes: {length} from {offset}")
+        if not length:
+            return b""
+        first, last = offset // form.FRAME, (offset + length - 1) // form.FRAME
+        begin = offset - first * form.FRAME
+        if first == last:
+            return self._frame(first)[begin : begin + length]
+        data = b"".join(map(self._frame, range(first, last + 1)))
+        return data[begin : begin + length]
+
+    def all(self) -> Iterator[tuple[bytes, int]]:
+        """All plaintext, a frame at a time, and the bytes each takes in the file; none are
+        kept.  Raises Damaged and OSError."""
+        for number in range(len(self._lengths)):
+            yield self._decode(number), int(self._lengths[number])
+
+    def _frame(self, number: int) -> bytes:
+        with self._lock:
+            if number in self._decoded:
+                self._decoded.move_to_end(number)
+                return self._decoded[number]
+        data = self._decode(number)
+        with self._lock:
+            self._decoded[number] = data
+            while len(self._decoded) > self._kept:
+                self._decoded.popitem(last=False)
+        return data
+
+    def _decode(self, number: int) -> bytes:
+        group = number // _TOGETHER
+        before = self._lengths[group * _TOGETHER : number].sum(dtype=np.int64)
+        place, length = int(self._places[group]) + int(before), int(self._lengths[number])
+        data = read(self._fd, length, place)
+        return form.decoded(data, min(form.FRAME, self.plain_size - number * form.FRAME))
+
+
+def read(fd: int, length: int, place: int) -> bytes:
+    """So many bytes of an open file.  Raises Damaged where it ends before, and OSError."""
+    data = read_up_to(fd, length, place)
+    if len(data) < length:
+        raise Damaged("the delta's file ends too early")
+    return data
+
+
+def read_up_to(fd: int, length: int, place: int) -> bytes:
+    """So many bytes of an open file, or as many as there are.  Raises OSError."""
+    data = os.pread(fd, length, place)
+    while len(data) < length and (more := os.pread(fd, length - len(data), place + len(data))):
+        data += more
+    return data
