@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,3 +135,14 @@ def with_index(
     checked[-6:-4] = version.to_bytes(2, "little")
     head = form.SKIPPABLE.pack(form.SKIPPABLE_MAGIC, length & 0xFFFFFFFF)
     return frames + head + checked + form.ending(blake3(checked).digest())
+
+
+def peak(code: str, *words: str) -> int:
+    """The most memory, in bytes, that a program of its own has had at once (VmHWM; what
+    getrusage tells counts the process that started it)."""
+    told = code + "\nprint(open('/proc/self/status').read())"
+    script = [sys.executable, "-c", told, *words]
+    done = subprocess.run(script, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
+    found = re.search(r"VmHWM:\s+(\d+) kB", done.stdout)
+    assert found is not None
+    return int(found[1]) << 10

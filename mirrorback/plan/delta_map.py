@@ -82,28 +82,32 @@ def compose(chain: Iterable[Segments], limit: int | None = None) -> Composed:
     """Compose the maps of a chain of deltas, each valid by itself.
 
     The first is the version wanted, each next one the base of the one before, the last over
-    a whole file.  They are taken one after another, and not kept.  No more than `limit`
-    pieces are made; the default is far from what copies that do not overlap can come to (as
-    many as the maps have segments).
+    a whole file.  No more than `limit` pieces are made at a time; the default is far from
+    what copies that do not overlap can come to (as many as the maps have segments).
+    Neighbours are composed first, then what they came to, and so on: the work is the number
+    of segments times the logarithm of the chain's length.
 
     Raises Damaged where a map reaches beyond the next one's end, or there are more pieces:
     a few maps of copies that overlap could make endlessly many.
     """
-    wanted: _Ranges | None = None
-    settled: list[tuple[_Ranges, int]] = []
-    made, seen, number = 0, 0, -1
+    parts: list[tuple[int, Composed]] = []  # with the deltas in each, fewer and fewer
+    seen, most, number = 0, 0, -1
     for number, segments in enumerate(chain):
-        if wanted is None:
-            whole = np.array([segments.total()] if len(segments.length) else [], np.int64)
-            wanted = _Ranges(np.zeros_like(whole), whole, np.zeros_like(whole))
         seen += len(segments.length)
         most = _FEW + _SHARED * seen if limit is None else limit
-        literals, wanted = _looked_up(wanted, segments, most - made)
-        settled.append((literals, number))
-        made += len(literals.start)
-    if wanted is None:
+        count, newest = 1, _alone(segments, number)
+        while parts and parts[-1][0] == count:
+            newest = _joined(parts.pop()[1], newest, number + 1 - count, most)
+            count *= 2
+        parts.append((count, newest))
+    if not parts:
         raise ValueError("a chain has at least one delta")
-    return _in_order([*settled, (wanted, number + 1)])
+    count, composed = parts.pop()
+    while parts:
+        more, older = parts.pop()
+        composed = _joined(older, composed, number + 1 - count, most)
+        count += more
+    return composed
 
 
 def merge(composed: Composed) -> Composed:
@@ -119,48 +123,38 @@ def merge(composed: Composed) -> Composed:
     return Composed(ends - begins, source[index], offset[index], np.append(begins, bounds[-1]))
 
 
-class _Ranges(NamedTuple):
-    """Ranges of one source, with the place in the old version that each belongs to."""
-
-    start: Column
-    length: Column
-    offset: Column
+def _alone(segments: Segments, number: int) -> Composed:
+    """The map of one delta, the `number`th of a chain."""
+    source = np.where(segments.kind == COPY, number + 1, number)
+    return Composed(segments.length, source, segments.offset, _bounds(segments.length))
 
 
-def _looked_up(wanted: _Ranges, segments: Segments, most: int) -> tuple[_Ranges, _Ranges]:
-    """Ranges of a version as ranges of its delta's literals, and of the delta's base."""
-    bounds = _bounds(segments.length)
-    end = wanted.offset + wanted.length
-    if len(end) and int(end.max()) > int(bounds[-1]):
+def _joined(older: Composed, newer: Composed, middle: int, most: int) -> Composed:
+    """A part of a chain and the one behind it as one; `middle` is the source of the ranges
+    that are to be looked up there."""
+    (copied,) = np.nonzero(older.source == middle)
+    begin = older.offset[copied]
+    end = begin + older.length[copied]
+    if len(end) and int(end.max()) > newer.size:
         raise Damaged("the delta reaches beyond the end of the next newer version")
-    first = np.searchsorted(bounds, wanted.offset, "right") - 1
-    count = np.searchsorted(bounds, end, "left") - first
+    # One row for every piece that a range touches, one for everything else.
+    first = np.zeros_like(older.length)
+    first[copied] = np.searchsorted(newer.bounds, begin, "right") - 1
+    count = np.ones_like(older.length)
+    count[copied] = np.searchsorted(newer.bounds, end, "left") - first[copied]
     total = int(count.sum())
     if total > most:
         raise Damaged(f"the deltas split their version into too many pieces: {total} at least")
-    # One row for every segment that a range touches.
     owner = np.repeat(np.arange(len(count)), count)
-    index = np.arange(total) + np.repeat(first - (np.cumsum(count) - count), count)
-    begins = bounds[:-1][index]
-    at = np.maximum(begins, wanted.offset[owner])
-    length = np.minimum(bounds[1:][index], end[owner]) - at
-    start = wanted.start[owner] + (at - wanted.offset[owner])
-    offset = segments.offset[index] + (at - begins)
-    copied = segments.kind[index] == COPY
-    literal = ~copied
-    return (
-        _Ranges(start[literal], length[literal], offset[literal]),
-        _Ranges(start[copied], length[copied], offset[copied]),
-    )
-
-
-def _in_order(parts: list[tuple[_Ranges, int]]) -> Composed:
-    start = np.concatenate([ranges.start for ranges, _ in parts])
-    order = np.argsort(start, kind="stable")
-    length = np.concatenate([ranges.length for ranges, _ in parts])[order]
-    offset = np.concatenate([ranges.offset for ranges, _ in parts])[order]
-    numbers = np.array([number for _, number in parts], np.int64)
-    source = np.repeat(numbers, [len(ranges.start) for ranges, _ in parts])[order]
+    length, source, offset = older.length[owner], older.source[owner], older.offset[owner]
+    (rows,) = np.nonzero(source == middle)
+    index = (np.arange(total) + np.repeat(first - (np.cumsum(count) - count), count))[rows]
+    begins = newer.bounds[:-1][index]
+    wanted = offset[rows]
+    at = np.maximum(begins, wanted)
+    length[rows] = np.minimum(newer.bounds[1:][index], wanted + length[rows]) - at
+    source[rows] = newer.source[index]
+    offset[rows] = newer.offset[index] + (at - begins)
     return Composed(length, source, offset, _bounds(length))
 
 

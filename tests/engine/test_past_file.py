@@ -15,11 +15,9 @@ from deltas import NOTHING, Recipe, created, histories, opened, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrorback.engine import past_file
 from mirrorback.engine.past_file import PastFile
 from mirrorback.errors import Damaged
 from mirrorback.model import Digest
-from mirrorback.store.delta_reader import DeltaReader
 from mirrorback.store.delta_writer import DeltaWriter
 
 
@@ -113,14 +111,13 @@ def test_a_chain_of_128_deltas(tmp_path: Path) -> None:
         assert file.pread(0, file.size) == versions[64]
 
 
-def sized(path: Path, old_size: int, old: Digest, base_size: int, base: Digest) -> DeltaReader:
-    """An open delta of files of these sizes and digests, all of it copied or new."""
+def sized(path: Path, old_size: int, old: Digest, base_size: int, base: Digest) -> None:
+    """A delta of files of these sizes and digests, all of it copied or new."""
     with created(path) as fd:
         writer = DeltaWriter(fd)
         writer.copy(0, min(old_size, base_size))
         writer.literal(bytes(max(old_size - base_size, 0)))
         writer.finish(old_size, old, base_size, base)
-        return DeltaReader(os.dup(fd))
 
 
 A, B, SPARSE = Digest(b"a" * 32), Digest(b"b" * 32), Digest(b"c" * 32, sparse=True)
@@ -145,15 +142,16 @@ def test_deltas_that_do_not_belong_together_are_damage(
     base_size: int,
     words: str | None,
 ) -> None:
-    readers = [sized(tmp_path / "0", *older), sized(tmp_path / "1", *newer)]
+    sized(tmp_path / "1", *older)
+    sized(tmp_path / "0", *newer)
     base = bytes(range(base_size))
-    with created(tmp_path / "base") as fd:
-        os.pwrite(fd, base, 0)
-        if words is None:
-            assert PastFile(fd, readers).pread(0, 9) == base[:5]
-        else:
-            with pytest.raises(Damaged, match=words):
-                PastFile(fd, readers)
+    (tmp_path / "base").write_bytes(base)
+    if words is None:
+        with past(tmp_path, [1, 0]) as file:
+            assert file.pread(0, 9) == base[:5]
+    else:
+        with pytest.raises(Damaged, match=words), past(tmp_path, [1, 0]):
+            pass
 
 
 def test_a_delta_that_forgot_its_base_is_still_held_to_it(tmp_path: Path) -> None:
@@ -211,18 +209,16 @@ def test_a_damaged_literal_is_damage_and_the_rest_is_read(tmp_path: Path) -> Non
 
 def test_a_chain_that_would_fill_the_memory_is_damage(tmp_path: Path) -> None:
     """Each version is the next one twice: few bytes of deltas, endlessly many pieces."""
-    size, readers = 1, []
+    size = 1
     for number in range(50):
         with created(tmp_path / str(number)) as fd:
             writer = DeltaWriter(fd)
             writer.copy(0, size)
             writer.copy(0, size)
             writer.finish(2 * size, NOTHING, size, NOTHING)
-            readers.insert(0, DeltaReader(os.dup(fd)))
         size *= 2
     (tmp_path / "base").write_bytes(b"x")
-    with open(tmp_path / "base", "rb") as file:
-        with pytest.raises(Damaged, match="too many pieces"):
-            PastFile(file.fileno(), readers)
-        assert PastFile(file.fileno(), readers[-10:]).pread(0, 2000) == b"x" * 1024
-    assert past_file.CHUNK == 1 << 20
+    with pytest.raises(Damaged, match="too many pieces"), past(tmp_path, list(range(49, -1, -1))):
+        pass
+    with past(tmp_path, list(range(9, -1, -1))) as file:
+        assert file.pread(0, 2000) == b"x" * 1024

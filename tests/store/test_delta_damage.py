@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from deltas import NOTHING, Recipe, created, framed, opened, plaintext, restored, with_index, write
+from deltas import (
+    NOTHING,
+    Recipe,
+    created,
+    framed,
+    opened,
+    peak,
+    plaintext,
+    restored,
+    with_index,
+    write,
+)
 
 from mirrorback.errors import Damaged
 from mirrorback.model import COPY, LITERAL, Digest
@@ -65,9 +76,10 @@ def test_a_flipped_bit_is_noticed_or_harmless(tmp_path: Path, scan: bool) -> Non
         changed = bytearray(data)
         changed[place] ^= 1 << rng.randrange(8)
         path.write_bytes(changed)
-        assert (found := outcome(path, scan)) in (None, old), place
+        found = outcome(path, scan)
+        assert found in (None, old), place
         noticed += found is None
-        if place >= len(data) - index:  # in the index: never used, but not needed to restore
+        if place >= len(data) - index:  # the index is not needed to restore
             assert found == (old if scan else None), place
             assert not checked(path), place
     assert noticed > 100
@@ -289,7 +301,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 def test_a_frame_that_is_not_of_its_kind_is_not_decoded(tmp_path: Path, name: str) -> None:
     indexed_as(tmp_path / "d", BOMBS[name]())
     assert not checked(tmp_path / "d")
-    if name not in ("something behind",):
+    if name != "something behind":
         with pytest.raises(Damaged), opened(tmp_path / "d") as reader:
             reader.literal(0, len(PLAIN))
 
@@ -298,6 +310,36 @@ def test_a_frame_that_is_not_of_its_kind_is_not_decoded(tmp_path: Path, name: st
 def test_a_frame_that_is_not_of_its_kind_is_not_scanned(tmp_path: Path, name: str) -> None:
     (tmp_path / "d").write_bytes(BOMBS[name]())
     assert outcome(tmp_path / "d", scan=True) is None
+
+
+OPENING = """
+import os, sys
+from mirrorback.errors import Damaged
+from mirrorback.store.delta_reader import DeltaReader
+for path in sys.argv[1:]:
+    for scan in (False, True):
+        try:
+            DeltaReader(os.open(path, os.O_RDONLY), scan=scan).check()
+            sys.exit(path)
+        except Damaged:
+            pass
+"""
+
+
+def test_bombs_take_no_memory(tmp_path: Path) -> None:
+    paths = []
+    for name in ("a gigabyte", "a gigabyte that it tells", "no checksum", "no size"):
+        frame = BOMBS[name]()
+        paths += [tmp_path / f"{name} alone", tmp_path / f"{name} with an index"]
+        paths[-2].write_bytes(frame)
+        indexed_as(paths[-1], frame)
+    segments = form.compressor(1).compress(bytes(1 << 28))
+    segments = len(segments).to_bytes(4, "little") + segments
+    frames = frame_sizes(20)
+    paths.append(tmp_path / "index")
+    data = with_index(bytes(20), index_of(segments, frames), segments + frames)
+    paths[-1].write_bytes(data)
+    assert peak(OPENING, *map(str, paths)) < 60 << 20
 
 
 def test_an_index_that_decodes_to_more_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mirrorback.store.delta_writer import DeltaWriter
 MISSING = [name for name in ("rdiff", "zstd") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
-FAR = 5 << 30
+FAR = (4 << 30) + (16 << 20)
 
 
 def patched(delta: Path, base: Path) -> bytes:
