@@ -279,8 +279,7 @@ def opened(data: bytes, file_size: int) -> tuple[Index, int, bytes]:
     )
     frames_end = file_size - SKIPPABLE.size - length
     possible = (
-        CLOSING <= length <= file_size - SKIPPABLE.size
-        and index.segment_bytes + index.frame_bytes <= length - CLOSING
+        index.segment_bytes + index.frame_bytes <= length - CLOSING
         and max(old_size, base_size) < SIZE_LIMIT
         and len(delta_commands.MAGIC + delta_commands.END) <= plain_size < PLAIN_LIMIT
         and FRAME_LEAST * index.frames <= frames_end <= FRAME_MOST * index.frames

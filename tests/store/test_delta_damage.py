@@ -187,6 +187,46 @@ def test_sizes_that_cannot_be_are_refused(tmp_path: Path, name: str, value: int)
         assert not checked(tmp_path / "d")
 
 
+@pytest.mark.parametrize("value", [1 << 20, 1 << 40, (1 << 43) - 1, 1 << 43])
+def test_more_frames_than_the_file_is_long_are_refused_at_once(tmp_path: Path, value: int) -> None:
+    made_by_hand(tmp_path / "d", plain_size=value)
+    with pytest.raises(Damaged, match="do not fit the file"), opened(tmp_path / "d"):
+        pass
+
+
+def test_more_segments_than_the_plaintext_is_long_are_refused_at_once(tmp_path: Path) -> None:
+    segments, frames = rows(*[(1, COPY, 0)] * 8), frame_sizes(len(FRAMES))
+    index = index_of(segments, frames)._replace(segments=8)
+    (tmp_path / "d").write_bytes(with_index(FRAMES, index, segments + frames))
+    with pytest.raises(Damaged, match="do not fit the file"), opened(tmp_path / "d"):
+        pass
+
+
+def test_a_plaintext_without_end_is_found_by_check(tmp_path: Path) -> None:
+    cut = framed(PLAIN[:-1])
+    segments, frames = rows(*SEGMENTS), frame_sizes(len(cut))
+    index = index_of(segments, frames)._replace(plain_size=len(PLAIN) - 1)
+    (tmp_path / "d").write_bytes(with_index(cut, index, segments + frames))
+    with opened(tmp_path / "d") as reader, pytest.raises(Damaged, match="no end"):
+        reader.check()
+
+
+def test_an_index_with_a_whole_block_more_is_found_by_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form, "BLOCK", 2)
+    offsets, gathered = form.Offsets(), form.Rows()
+    for segment in [*SEGMENTS, (1, COPY, 3)]:
+        gathered.add(*segment)
+    compressor = form.compressor(1)
+    blocks = [form.packed_segments(compressor, each, offsets) for each in gathered.blocks()]
+    segments, frames = b"".join(blocks), frame_sizes(len(FRAMES))
+    index = index_of(segments, frames)._replace(segments=3, old_size=9)
+    (tmp_path / "d").write_bytes(with_index(FRAMES, index, segments + frames))
+    with opened(tmp_path / "d") as reader, pytest.raises(Damaged, match="fewer commands"):
+        reader.check()
+
+
 @pytest.mark.parametrize("value", [0, 1, 4, 1 << 20, (1 << 32) - 1])
 @pytest.mark.parametrize("name", ["segment_bytes", "frame_bytes"])
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path, name: str, value: int) -> None:
