@@ -13,6 +13,7 @@ from pathlib import Path
 from blake3 import blake3
 from hypothesis import strategies as st
 
+from mirrorback.errors import Damaged
 from mirrorback.model import Digest
 from mirrorback.store import delta_commands
 from mirrorback.store import delta_format as form
@@ -110,6 +111,25 @@ def restored(reader: DeltaReader, base: bytes) -> bytes:
         reader.literal(at, much) if literal else base[at : at + much]
         for much, literal, at in zip(length, kind, offset, strict=True)
     )
+
+
+def outcome(path: Path, base: bytes, scan: bool) -> bytes | None:
+    """The old version; None for Damaged."""
+    try:
+        with opened(path, scan=scan) as reader:
+            return restored(reader, base)
+    except Damaged:
+        return None
+
+
+def checked(path: Path) -> bool:
+    """Whether a delta passes everything."""
+    try:
+        with opened(path) as reader:
+            reader.check()
+        return True
+    except Damaged:
+        return False
 
 
 def framed(plain: bytes) -> bytes:
