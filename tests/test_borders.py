@@ -27,6 +27,7 @@ ONLY_IN = {
     "sqlite3": "store/",
     "ctypes": "store/system.py",
     "fcntl": "store/",
+    "mfusepy": "engine/fuse.py",
 }
 # What a pure room has no use for.
 DISK_AND_CLOCK = {"time", "pathlib", "shutil", "tempfile", "subprocess", "socket", "threading"}

@@ -28,6 +28,7 @@ COMMANDS = {
     "diff": "diff",
     "restore": "restore",
     "cat": "cat",
+    "mount": "mount",
     "verify": "verify",
     "delete": "delete",
     "doctor": "doctor",

@@ -93,6 +93,11 @@ def finding(found: Finding) -> Shape:
     }
 
 
+def ready(point: bytes) -> Shape:
+    """The line of `mount --json` that says that the folder can be used."""
+    return {"message_type": "ready", "mountpoint": text_of(point)}
+
+
 def message(kind: str, text: str, path: bytes | None) -> Shape:
     """A line of `backup --json`: an `error` or a `warning`."""
     return {

@@ -48,6 +48,13 @@ def _failed(*names: bytes) -> OSError:
     return OSError(number, os.strerror(number), *(os.fsdecode(name) for name in names[:1]))
 
 
+def has_library(name: str) -> bool:
+    """Whether a shared library, named without `lib` and its version, is installed."""
+    from ctypes.util import find_library
+
+    return find_library(name) is not None
+
+
 def inode_number(number: int) -> int:
     """An inode number as a column of SQLite holds it: some file systems use all 64 bits."""
     return number if number < 1 << 63 else number - (1 << 64)
