@@ -25,6 +25,7 @@ T = TypeVar("T")
 KEPT_S = 1.0  # how long the kernel may keep names and attributes
 SETTLED_S = KEPT_S + 0.5
 CACHED_PATHS = 20_000  # of which it is known what the kernel's page cache holds
+READ_AHEAD = 1 << 20  # bytes; also the largest request
 BLOCK = 512  # the unit of st_blocks
 POSIX_ACL = 1 << 19  # FUSE_CAP_POSIX_ACL of libfuse 3: the kernel applies the lists
 DEVICE = "/dev/fuse"
@@ -69,7 +70,7 @@ def serve(
         heard.stop()
         ready()
 
-    operations = Operations(view, begun, tell, enforce_acls=allow_other)
+    operations = Operations(view, begun, tell, point, enforce_acls=allow_other)
     options = {
         "ro": True,
         "use_ino": True,
@@ -205,14 +206,18 @@ class Operations:
         view: View,
         ready: Callable[[], None],
         tell: Callable[[str], None],
+        point: bytes,
         *,
         enforce_acls: bool = False,
     ) -> None:
-        """`enforce_acls` has the kernel apply access control lists along with modes."""
+        """`point` is where the view is mounted; `enforce_acls` has the kernel apply access
+        control lists along with modes."""
         self.begun = False
         self.tell = tell
         self._view = view
         self._ready = ready
+        self._point = point
+        self._read_ahead = False
         self._enforce_acls = enforce_acls
         self._lock = threading.Lock()
         self._handles: dict[int, _Handle] = {}
@@ -282,6 +287,9 @@ class Operations:
         """Open a file.  What the kernel keeps of its pages is kept by path, and may be of
         the file that was there before a backup; a handle that would mix the two goes past
         that cache."""
+        if not self._read_ahead:  # libfuse asks for it before a mount is ready, in vain
+            self._read_ahead = True
+            system.read_ahead(self._point, READ_AHEAD)
         where = _plain(path)
         node = self._view.look(where)
         version = self._view.open(node)

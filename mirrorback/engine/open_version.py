@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Snapshot
 from mirrorback.store import settings, system, tree
+from mirrorback.store.catalog import translated
 from mirrorback.store.past import PastRow
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def open_version(history: History, row: PastRow, snapshot: Snapshot) -> OpenVers
     Raises Damaged where the drive has no such file, DriveError where it cannot be read, and
     the catalog's errors (Locked while another process writes it).
     """
-    with history.catalog.lock:
+    with history.catalog.lock, translated():
         folder = history.folder_path(row.dir)
     for name in (*tree.split(folder), row.name):
         history.require_name(name)

@@ -28,7 +28,7 @@ from mirrorback.store.past import PastRow
 T = TypeVar("T")
 
 FRESH_S = 0.5  # for so long the list of snapshots is taken for granted
-BREATH_S = 0.02
+BREATH_S = 0.02  # between two attempts at a catalog that is being written
 ROWS_KEPT = 200_000  # entries of folders that are kept, about 100 MB
 PATHS_KEPT = 50_000  # folders whose numbers are kept
 TOP_MODE = 0o555
@@ -69,7 +69,8 @@ class View:
     """
 
     def __init__(self, history: History, clock: Callable[[], float] = time.monotonic) -> None:
-        """`history` is open and remains the caller's; `clock` tells seconds."""
+        """`history` is open and remains the caller's, who leaves its catalog to the view;
+        `clock` tells seconds."""
         self._history = history
         self._catalog = history.catalog
         self._clock = clock
@@ -81,6 +82,7 @@ class View:
         self._tops: dict[bytes, Snapshot] = {}
         self._looked = float("-inf")
         self._changed = float("-inf")  # when other snapshots were seen last
+        self._catalog.never_wait()
         self._ask(self._refresh)
 
     # --- what there is ----------------------------------------------------------------
@@ -171,7 +173,7 @@ class View:
         if self._clock() - self._looked < FRESH_S:
             return
         try:
-            with self._catalog.impatient():
+            with translated():
                 self._refresh()
         except (Locked, Unfinished):
             self._looked = self._clock()  # what is known will do for another while
@@ -291,7 +293,7 @@ class View:
             try:
                 return question()
             except Locked:
-                time.sleep(BREATH_S)  # SQLite has waited already, but not for everything
+                time.sleep(BREATH_S)
             except Unfinished:
                 if mended:
                     raise

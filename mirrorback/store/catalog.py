@@ -164,15 +164,11 @@ class Catalog:
         with translated():
             _connected(self.path, "rw")[0].close()
 
-    @contextlib.contextmanager
-    def impatient(self) -> Iterator[None]:
-        """Inside, a catalog that another process holds is Locked at once."""
+    def never_wait(self) -> None:
+        """From now on a catalog that another process holds is Locked at once: who waits then
+        does so without `lock`, and keeps no other thread waiting."""
         with self.lock, translated():
             self.db.execute("PRAGMA busy_timeout = 0")
-            try:
-                yield
-            finally:
-                self.db.execute(f"PRAGMA busy_timeout = {int(WAIT_S * 1000)}")
 
     # --- properties and snapshots ---------------------------------------------
 

@@ -165,6 +165,18 @@ def mount_of(path: bytes) -> Mount | None:
     return best
 
 
+def read_ahead(point: bytes, size: int) -> bool:
+    """Have the kernel read so many bytes ahead in files of the file system mounted at an
+    absolute path, which is not looked at; whether that was allowed (to root)."""
+    devices = [mount.device for mount in _mounts() if mount.point == point]
+    try:
+        with open(f"/sys/class/bdi/{devices[-1]}/read_ahead_kb", "w") as file:
+            file.write(str(size >> 10))
+    except (OSError, IndexError):
+        return False
+    return True
+
+
 # --- durability and renames ------------------------------------------------------------
 
 
