@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from program import Done, environment, run
+from program import PROGRAM, Done, environment, run
 
 
 @functools.cache
@@ -29,8 +29,7 @@ def _why_not() -> str | None:
             (top / name).mkdir()
         run("init", top / "drive", "--source", top / "source")
         done = subprocess.run(
-            ["mirrorback", "mount", top / "drive", top / "point"],
-            executable=_program(),
+            [PROGRAM, "mount", top / "drive", top / "point"],
             capture_output=True,
             text=True,
             env=environment(),
@@ -43,16 +42,17 @@ def _why_not() -> str | None:
         return done.stderr if "ermitted" in done.stderr else None
 
 
-def _program() -> str:
-    from program import PROGRAM
-
-    return PROGRAM
-
-
 def require_fuse() -> None:
     """Skip where FUSE is missing or not permitted."""
     if reason := _why_not():
         pytest.skip(reason)
+
+
+def let_others_in(folder: Path) -> None:
+    """Let other users reach a folder of the tests."""
+    for path in (folder, *folder.parents):
+        if path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o005)
 
 
 def is_mounted(point: Path) -> bool:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from mirrorback.errors import MirrorbackError
+from mirrorback.errors import Interrupted, MirrorbackError
 
 READY, FAILED = b"r", b"f"
 FIRST_FREE = 3  # descriptor behind the standard ones
@@ -46,8 +46,10 @@ def in_background(
     os.close(theirs)
     try:
         answer = _read(ours)
-    except BaseException:
+    except BaseException as error:
         os.kill(child, signal.SIGTERM)
+        if isinstance(error, Interrupted):
+            raise BackgroundFailed("interrupted", error.exit_code) from None
         raise
     finally:
         os.close(ours)

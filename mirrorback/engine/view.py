@@ -111,8 +111,8 @@ class View:
             for name, shown in list(self._tops.items()):
                 yield name, Kind.DIRECTORY, _folder_inode(shown, self._number(b""))
             return
-        number = self._number(below)
         self._require_folder(snapshot, below)
+        number = self._number(below)
         folder = self._folder(snapshot, number)
         _links, subfolders = self._counts(folder, snapshot, number)
         for name, row in folder.rows.items():

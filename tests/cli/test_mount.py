@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mounts import is_mounted, mounted, require_fuse, server, unmount, wait_for
+from mounts import is_mounted, let_others_in, mounted, require_fuse, server, unmount, wait_for
 from program import NOBODY, PROGRAM, complaint, environment, run, start
 from runs import Nights
 from trees import Tree, describe, require_same
@@ -116,9 +116,7 @@ def test_what_the_drive_could_not_hold(nights: Nights, point: Path, tmp_path: Pa
     os.removexattr(nights.source / "d" / "f", "system.posix_acl_access")
     (nights.source / "d" / "f").chmod(0o644)
     os.chown(nights.source, NOBODY, NOBODY)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_mode & 0o005 != 0o005 and str(folder) != "/tmp":
-            folder.chmod(0o755)
+    let_others_in(tmp_path)
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
@@ -263,13 +261,36 @@ def test_a_large_file_and_a_large_folder(nights: Nights, point: Path) -> None:
     nights.backup()
     with mounted(nights.repository, point):
         assert filecmp.cmp(big, point / "current" / "big", shallow=False)
-        with (point / "current" / "big").open("rb") as file:
-            assert os.pread(file.fileno(), 5000, 33_333_333) == os.pread(
-                os.open(big, os.O_RDONLY), 5000, 33_333_333
-            )
-            assert os.pread(file.fileno(), 10, 60 << 20) == b""
+        with (point / "current" / "big").open("rb") as file, big.open("rb") as origin:
+            for offset in (33_333_333, (60 << 20) - 10, 60 << 20):
+                wanted = os.pread(origin.fileno(), 5000, offset)
+                assert os.pread(file.fileno(), 5000, offset) == wanted
         assert len(os.listdir(point / "current" / "many")) == 5000
         assert sum(entry.stat().st_size for entry in os.scandir(point / "current" / "many")) == 0
+
+
+def test_paths_longer_than_a_call_takes(nights: Nights, point: Path) -> None:
+    name, depth = "d" * 240, 25
+
+    def bottom(top: Path, make: bool) -> int:
+        fd = os.open(top, os.O_RDONLY)
+        for _ in range(depth):
+            if make:
+                os.mkdir(name, dir_fd=fd)
+            fd, above = os.open(name, os.O_RDONLY, dir_fd=fd), fd
+            os.close(above)
+        return fd
+
+    made = bottom(nights.source, True)
+    os.close(os.open("f", os.O_CREAT | os.O_WRONLY, 0o640, dir_fd=made))
+    os.close(made)
+    nights.backup()
+    with mounted(nights.repository, point):
+        found = bottom(point / "current", False)
+        assert os.listdir(found) == ["f"]
+        assert os.stat("f", dir_fd=found).st_mode & 0o777 == 0o640
+        os.close(os.open("f", os.O_RDONLY, dir_fd=found))
+        os.close(found)
 
 
 def test_df_tells_of_the_drive(small: Nights, point: Path) -> None:
@@ -399,9 +420,7 @@ def test_a_killed_server_is_named_by_the_next_mount(small: Nights, point: Path) 
 def test_only_who_mounts_may_enter_unless_others_are_allowed(small: Nights, point: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to be somebody else")
-    for folder in (point, *point.parents):
-        if folder.stat().st_mode & 0o005 != 0o005 and str(folder) != "/tmp":
-            folder.chmod(0o755)
+    let_others_in(point)
     (small.source / "f").chmod(0o644)
     (small.source / "secret").write_text("x")
     (small.source / "secret").chmod(0o600)
@@ -460,6 +479,20 @@ def test_bad_places(small: Nights, point: Path, tmp_path: Path) -> None:
     assert not is_mounted(point)
 
 
+def test_a_mount_point_with_an_odd_name(small: Nights, point: Path) -> None:
+    odd = os.fsencode(point.parent) + b"/-o ro,\xff\n\\"
+    os.mkdir(odd)
+    process = start("mount", "-f", "--json", small.repository, odd)
+    told = json.loads(ready_line(process))["mountpoint"]
+    assert os.fsencode(told) == odd
+    with open(odd + b"/current/f") as file:
+        assert file.read() == "one"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert os.listdir(odd) == []
+
+
 def test_a_mount_already(small: Nights, point: Path, tmp_path: Path) -> None:
     with mounted(small.repository, point):
         line = complaint("mount", small.repository, point, code=1)
@@ -502,6 +535,45 @@ def test_what_is_missing_is_named(small: Nights, tmp_path: Path) -> None:
     Path(tmp_path / "modules" / "mfusepy.py").write_text("raise OSError('Unable to find libfuse')")
     line = complaint("mount", small.repository, tmp_path / "empty", code=1, env=env)
     assert "apt install fuse3" in line
+
+
+HANGING = """
+import time
+class FUSE:
+    def __init__(self, *arguments, **options):
+        print("hanging", file=open(options_file, "w"))
+        time.sleep(300)
+"""
+
+
+def test_an_interruption_before_it_is_ready(small: Nights, tmp_path: Path) -> None:
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("no /dev/fuse: that is said first")
+    (tmp_path / "empty").mkdir()
+    text = HANGING.replace("options_file", repr(str(tmp_path / "hangs")))
+    env = hidden(tmp_path, "mfusepy", text)
+    process = subprocess.Popen(
+        [PROGRAM, "mount", small.repository, tmp_path / "empty"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+    )
+    wait_for((tmp_path / "hangs").exists)
+    child = next(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+                 if parent_of(pid) == process.pid)  # fmt: skip
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (143, b"", b"mirrorback: interrupted\n")
+    wait_for(lambda: parent_of(child) is None)
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent of a process that lives."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[1])
 
 
 BROKEN = """
