@@ -151,6 +151,11 @@ class CacheGuard:
             system.drop_cache(self._fd, self._dropped, offset - self._dropped)
             self._dropped = offset
 
+    def let_go(self, offset: int, length: int) -> None:
+        """A range that was read out of turn is not needed any more; length 0 is to the end."""
+        if self._drop:
+            system.drop_cache(self._fd, offset, length)
+
     def done(self) -> None:
         """The file has been read."""
         if self._drop:

@@ -332,19 +332,27 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
     Raises OSError."""
     at = 0
     while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                raise
-            start, end = at, size
+        start, end = next_data(fd, at, size)
         if start >= size:
             return
-        yield start, min(end, size)
+        yield start, end
         at = end
+
+
+def next_data(fd: int, at: int, size: int) -> tuple[int, int]:
+    """The (start, end) of the first stretch from `at` on that is not a hole, within the
+    first `size` bytes; (size, size) where there is none.  Moves the descriptor's own
+    offset.  Raises OSError."""
+    try:
+        start = os.lseek(fd, at, os.SEEK_DATA)
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size, size
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+        return at, size
+    return min(start, size), min(end, size)
 
 
 # --- the machine ----------------------------------------------------------------------------

@@ -1,0 +1,330 @@
+"""Describes an old file in terms of a newer one: what is copied from it, and what is not in it.
+
+Both files are compared at the same offset, a window at a time.  Where half of a block
+differs, its content is looked for elsewhere: first where the last stretches had moved to,
+then through an index of content-defined chunks of the newer file, made only then.  From
+there on the files are compared at that shift, until track is lost again.  So most of the
+work is comparing memory, and chunks are cut where content has moved or is new.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from mirrorback.store import chunks
+from mirrorback.store.chunks import ChunkIndex
+from mirrorback.store.differing import Data, Ranges, differing
+from mirrorback.store.large import LargeFile
+
+Progress = Callable[[int], None]
+
+
+class Sink(Protocol):
+    """Takes the pieces of the old file, in its order."""
+
+    def copy(self, offset: int, length: int) -> None:
+        """`length` bytes that stand at `offset` in the newer file."""
+
+    def literal(self, data: bytes) -> None:
+        """These bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What the encoder goes by; lengths in bytes."""
+
+    block: int = 64 << 10  # that is looked for elsewhere when half of it differs
+    window: int = 256 << 10  # compared at once: a multiple of `block`
+    chunk: int | None = None  # average; None is as fits the newer file
+    slots: int = chunks.SLOTS  # of the index of chunks
+    # Of the newer file this much is indexed at once, and for every byte that was found
+    # nowhere so many more: reading it again should not cost more than it may spare.
+    at_once: int = 512 << 20
+    for_a_byte: int = 64
+
+
+DEFAULT = Tuning()
+_SHIFTS = 4  # that are tried: of those lately used, and of those the index names
+_HOLES = 1000  # of the newer file that are looked at for a large one
+
+
+class _Match(NamedTuple):
+    equal: int  # bytes of the span that are the same at this shift
+    start: int  # where in the span the first long stretch of them begins
+    shift: int  # offset in the newer file less that in the old one
+
+
+class _TooMuch(Exception):
+    pass
+
+
+def encode(
+    old_fd: int,
+    new_fd: int,
+    sink: Sink,
+    *,
+    limit: int,
+    progress: Progress,
+    tuning: Tuning = DEFAULT,
+) -> bool:
+    """Describe the old file to `sink`, as it was when this began, from one end to the other.
+
+    Returns False, as soon as that is known, where literals of more than `limit` bytes would
+    be needed; what the sink got until then is of no use.  `progress` is told the bytes of
+    the old file that are done.  Both descriptors are read with pread, and their own offsets
+    are moved where there are holes.  A file that changes meanwhile gives a wrong
+    description, but no other error.  Memory: a few windows, and 16 bytes for each slot of
+    the index.  Raises OSError.
+    """
+    old, new = LargeFile(old_fd, tuning.window), LargeFile(new_fd, tuning.window)
+    try:
+        _Encoder(old, new, sink, limit, progress, tuning).run()
+    except _TooMuch:
+        return False
+    finally:
+        old.done()
+        new.done()
+    return True
+
+
+class _Encoder:
+    def __init__(
+        self,
+        old: LargeFile,
+        new: LargeFile,
+        sink: Sink,
+        limit: int,
+        progress: Progress,
+        tuning: Tuning,
+    ) -> None:
+        self._old = old
+        self._new = new
+        self._sink = sink
+        self._room = limit  # bytes that may still be literals
+        self._progress = progress
+        self._tuning = tuning
+        self._average = tuning.chunk or chunks.average_for(new.data, tuning.slots)
+        self._least = self._average // 4  # bytes that are worth a new shift
+        self._window = tuning.block
+        self._at = 0  # in the old file: all before it is done
+        self._shift = 0
+        self._recent = [0]
+        self._lost = 0  # bytes that were found nowhere
+        self._index: ChunkIndex | None = None
+        self._zeros: tuple[int, int] | None = None  # the largest hole of the newer file
+
+    def run(self) -> None:
+        while self._at < self._old.size:
+            if not self._hole():
+                self._compare_window()
+            self._old.passed(self._at)
+            self._new.passed(self._at + self._shift)
+
+    # --- holes -----------------------------------------------------------------------------
+
+    def _hole(self) -> bool:
+        """Pass a hole of the old file without reading, if it is one and that can be done."""
+        hole = self._old.hole(self._at)
+        if hole < self._tuning.block:
+            return False
+        there = self._at + self._shift
+        same = min(hole, self._new.hole(there))
+        if same >= self._tuning.block:
+            self._copy(there, same)
+            return True
+        if self._zeros is None:
+            self._zeros = self._new.largest_hole(_HOLES)
+        offset, length = self._zeros
+        if length >= self._tuning.block:
+            self._copy(offset, min(hole, length))
+            return True
+        if there < self._new.size:
+            return False  # zeros may be written there
+        self._take_room(hole)
+        for at in range(0, hole, self._tuning.window):
+            self._literal(self._old.read(self._at, min(self._tuning.window, hole - at)))
+        return True
+
+    # --- the same shift as before --------------------------------------------------------------
+
+    def _compare_window(self) -> None:
+        """Do a window, or what is before the place in it at which track is lost."""
+        data = self._old.look(self._at, min(self._window, self._old.size - self._at))
+        ranges = self._differing(data, self._shift)
+        lost = _half_differs(ranges, self._tuning.block)
+        if lost is None:
+            self._emit(data, ranges, self._settled(ranges, len(data)))
+            self._window = min(self._window * 2, self._tuning.window)
+            return
+        self._emit(data, ranges, lost)
+        self._window = self._tuning.block
+        self._find()
+
+    def _settled(self, ranges: Ranges, length: int) -> int:
+        """How much of a window to do: what differs at its end is looked at with what follows."""
+        if ranges and ranges[-1][1] == length and self._at + length < self._old.size:
+            return ranges[-1][0] or length
+        return length
+
+    def _differing(self, data: Data, shift: int) -> Ranges:
+        """Where `data`, which stands at our place in the old file, differs from the newer
+        file at this shift; what is outside of that differs."""
+        there = self._at + shift
+        low = min(max(0, -there), len(data))
+        high = max(low, min(len(data), self._new.size - there))
+        if low == high:
+            return [(0, len(data))]
+        if high - low == len(data):
+            return differing(data, self._new.look(there, len(data)))
+        inner = differing(data[low:high], self._new.read(there + low, high - low))
+        ranges = [(low + start, low + end) for start, end in inner]
+        return _joined([(0, low), *ranges, (high, len(data))])
+
+    # --- where has it gone? ----------------------------------------------------------------------
+
+    def _find(self) -> None:
+        """Go on at the shift at which most of what follows is found; where there is none,
+        do a part of it as it is."""
+        length = max(self._tuning.block, 8 * self._average)
+        data = self._old.read(self._at, min(length, self._old.size - self._at))
+        match = self._best(data, self._recent)
+        if match is None or match.equal < len(data) // 4 * 3:
+            match, end = self._search(data, match)
+            if match is None:
+                self._lost += end
+                self._emit(data, self._differing(data, self._shift), end)
+                return
+        self._emit(data, self._differing(data, self._shift), match.start)
+        self._use(match.shift)
+
+    def _search(self, data: Data, match: _Match | None) -> tuple[_Match | None, int]:
+        """The better of `match` and what the index knows; and where the last chunk of the
+        data begins, from which on it may be cut in another way with more behind it."""
+        index = self._opened_index()
+        starts, digests = index.chunker.cut(data)
+        while True:
+            found = self._best(data, self._voted(starts, index.find(digests)))
+            if found is not None and (match is None or found.equal > match.equal):
+                match = found
+            if match is not None or not self._widen(index):
+                break
+        end = starts[-1] if starts[-1] >= len(data) // 2 else len(data)
+        return match, end
+
+    def _opened_index(self) -> ChunkIndex:
+        if self._index is None:
+            self._index = ChunkIndex(self._new, self._average, self._tuning.slots)
+            self._index.widen(self._at + self._shift, self._tuning.at_once)
+        return self._index
+
+    def _widen(self, index: ChunkIndex) -> bool:
+        """Index more of the newer file, if enough was lost to be worth it."""
+        amount = self._tuning.at_once + self._tuning.for_a_byte * self._lost - index.indexed
+        if amount <= index.indexed // 4:  # rarely, and then much
+            return False
+        return index.widen(self._at + self._shift, amount, keep=False)
+
+    def _voted(self, starts: list[int], places: list[int | None]) -> list[int]:
+        """The shifts at which most chunks were found."""
+        pairs = zip(starts, places, strict=True)
+        votes = Counter(place - start for start, place in pairs if place is not None)
+        return [shift - self._at for shift, _ in votes.most_common(_SHIFTS)]
+
+    def _best(self, data: Data, shifts: Iterable[int]) -> _Match | None:
+        """The shift at which most of the data is the same, if there is one worth it."""
+        best = None
+        for shift in shifts:
+            ranges = self._differing(data, shift)
+            start = _first_equal(ranges, len(data), self._least)
+            if start is None:
+                continue
+            equal = len(data) - sum(end - begin for begin, end in ranges)
+            if best is None or equal > best.equal:
+                best = _Match(equal, start, shift)
+            if equal == len(data):
+                break
+        return best
+
+    def _use(self, shift: int) -> None:
+        self._shift = shift
+        if shift in self._recent:
+            self._recent.remove(shift)
+        self._recent.insert(0, shift)
+        if len(self._recent) > _SHIFTS:
+            # Files are often in step again: shift 0 stays.
+            self._recent.remove(next(old for old in reversed(self._recent) if old))
+
+    # --- what comes out --------------------------------------------------------------------------
+
+    def _emit(self, data: Data, ranges: Ranges, length: int) -> None:
+        """Do the first `length` bytes of the data at our shift, given where it differs."""
+        at, there, view = 0, self._at + self._shift, memoryview(data)
+        for start, end in ranges:
+            if start >= length:
+                break
+            end = min(end, length)
+            if start > at:
+                self._sink.copy(there + at, start - at)
+            self._take_room(end - start)
+            self._sink.literal(bytes(view[start:end]))
+            at = end
+        if length > at:
+            self._sink.copy(there + at, length - at)
+        self._advance(length)
+
+    def _copy(self, offset: int, length: int) -> None:
+        self._sink.copy(offset, length)
+        self._advance(length)
+
+    def _literal(self, data: bytes) -> None:
+        self._sink.literal(data)
+        self._advance(len(data))
+
+    def _take_room(self, length: int) -> None:
+        self._room -= length
+        if self._room < 0:
+            raise _TooMuch
+
+    def _advance(self, length: int) -> None:
+        self._at += length
+        self._progress(length)
+
+
+def _half_differs(ranges: Ranges, block: int) -> int | None:
+    """The start of the range that begins, or reaches into, the first block of which at
+    least half differs; None where there is no such block."""
+    number, filled, first = -1, 0, 0
+    for start, end in ranges:
+        for touched in range(start // block, (end - 1) // block + 1):
+            if touched != number:
+                number, filled, first = touched, 0, start
+            filled += min(end, (touched + 1) * block) - max(start, touched * block)
+            if filled * 2 >= block:
+                return first
+    return None
+
+
+def _first_equal(ranges: Ranges, length: int, least: int) -> int | None:
+    """The start of the first `least` bytes that are in no range; None if there are none."""
+    at = 0
+    for start, end in ranges:
+        if start - at >= least:
+            return at
+        at = end
+    return at if length - at >= least else None
+
+
+def _joined(ranges: Ranges) -> Ranges:
+    """The same without empty ranges, and with those that touch made one."""
+    joined: Ranges = []
+    for start, end in ranges:
+        if start == end:
+            continue
+        if joined and joined[-1][1] == start:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return joined
