@@ -71,6 +71,7 @@ class ChunkIndex:
         self._piece = max(_PIECE, 32 * average)
         self._pieces = array("Q", islice(file.pieces_with_data(self._piece), PIECES))
         self._done = bytearray(len(self._pieces))
+        self._left = len(self._pieces)
         wanted = 1 << (2 * file.data // average).bit_length()
         self.slots = min(slots, max(wanted, 1024))
         self._digests: NDArray[np.uint64] = np.zeros(self.slots, np.uint64)
@@ -86,7 +87,8 @@ class ChunkIndex:
         """Index some `amount` bytes more, those nearest to the offset `home` first; without
         `keep` the page cache may forget them.  Returns whether there was anything left.
         Raises OSError."""
-        wanted = self._nearest(home, -(-amount // self._piece))
+        wanted = self._nearest(home, min(self._left, -(-amount // self._piece)))
+        self._left -= len(wanted)
         for position in sorted(wanted):
             self._done[position] = True
             offset = self._pieces[position] * self._piece

@@ -33,20 +33,24 @@ def differing(old: Data, new: Data) -> Ranges:
         raise ValueError("buffers of different length")
     if old == new:
         return []
-    import numpy as np
-
     padded = -len(old) % CELL
     if padded:
         old, new = old + bytes(padded), new + bytes(padded)
     cells = _differing_cells(old, new)
-    runs = np.flatnonzero(np.diff(cells) > 1)
-    first = cells[np.concatenate(([0], runs + 1))]
-    last = cells[np.concatenate((runs, [len(cells) - 1]))]
+    first, last = _runs(cells, cells, 2)
     starts, ends = _trimmed(old, new, first, last)
-    apart = np.flatnonzero(starts[1:] - ends[:-1] >= GAP)
-    starts = starts[np.concatenate(([0], apart + 1))]
-    ends = ends[np.concatenate((apart, [len(ends) - 1]))]
+    starts, ends = _runs(starts, ends, GAP)
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def _runs(starts: Places, ends: Places, apart: int) -> tuple[Places, Places]:
+    """The same ranges, those joined that are less than `apart` from the next."""
+    import numpy as np
+
+    breaks = np.flatnonzero(starts[1:] - ends[:-1] >= apart)
+    if not len(breaks):
+        return starts[:1], ends[-1:]
+    return starts[np.append(0, breaks + 1)], ends[np.append(breaks, len(ends) - 1)]
 
 
 def _differing_cells(old: Data, new: Data) -> Places:

@@ -1,16 +1,16 @@
 """Describes an old file in terms of a newer one: what is copied from it, and what is not in it.
 
 Both files are compared at the same offset, a window at a time.  Where half of a block
-differs, its content is looked for elsewhere: first where the last stretches had moved to,
-then through an index of content-defined chunks of the newer file, made only then.  From
-there on the files are compared at that shift, until track is lost again.  So most of the
-work is comparing memory, and chunks are cut where content has moved or is new.
+differs, its content is looked for elsewhere: where the last stretches had moved to, then
+nearby, then through an index of content-defined chunks of the newer file, made only then.
+From there on the files are compared at that shift, until track is lost again.  So most of
+the work is comparing memory, and chunks are cut where content has moved far or is new.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -48,6 +48,7 @@ class Tuning:
 
 DEFAULT = Tuning()
 _SHIFTS = 4  # that are tried: of those lately used, and of those the index names
+_NEEDLE = 64  # bytes that are searched for nearby
 _HOLES = 1000  # of the newer file that are looked at for a large one
 
 
@@ -113,6 +114,7 @@ class _Encoder:
         self._shift = 0
         self._recent = [0]
         self._lost = 0  # bytes that were found nowhere
+        self._astray = False  # what was looked for last was found nowhere
         self._index: ChunkIndex | None = None
         self._zeros: tuple[int, int] | None = None  # the largest hole of the newer file
 
@@ -183,22 +185,42 @@ class _Encoder:
         ranges = [(low + start, low + end) for start, end in inner]
         return _joined([(0, low), *ranges, (high, len(data))])
 
-    # --- where has it gone? ----------------------------------------------------------------------
+    # --- where has it gone? ---------------------------------------------------------------------
 
     def _find(self) -> None:
         """Go on at the shift at which most of what follows is found; where there is none,
         do a part of it as it is."""
         length = max(self._tuning.block, 8 * self._average)
         data = self._old.read(self._at, min(length, self._old.size - self._at))
-        match = self._best(data, self._recent)
-        if match is None or match.equal < len(data) // 4 * 3:
+        here = self._differing(data, self._shift)
+        match = self._match(data, self._shift, here)
+        match = self._best(data, [s for s in self._recent if s != self._shift], match)
+        enough = len(data) // 4 * 3
+        if not self._astray and (match is None or match.equal < enough):
+            match = self._best(data, self._nearby(data), match)
+        if match is None or match.equal < enough:
             match, end = self._search(data, match)
-            if match is None:
-                self._lost += end
-                self._emit(data, self._differing(data, self._shift), end)
-                return
-        self._emit(data, self._differing(data, self._shift), match.start)
+        self._astray = match is None
+        if match is None:
+            self._lost += end
+            self._emit(data, here, end)
+            return
+        self._emit(data, here, match.start)
         self._use(match.shift)
+
+    def _nearby(self, data: bytes) -> Iterator[int]:
+        """Shifts at which two pieces of the data stand not far from where they should:
+        most insertions are short, and content that repeats itself has no chunks."""
+        there, reach = self._at + self._shift, 2 * self._tuning.block
+        begin = max(0, there - reach)
+        length = min(self._new.size, there + len(data) + reach) - begin
+        if length <= 0:
+            return
+        around = self._new.read(begin, length)
+        for at in (0, len(data) // 2):
+            place = around.find(data[at : at + _NEEDLE])
+            if place >= 0:
+                yield begin + place - at - self._at
 
     def _search(self, data: Data, match: _Match | None) -> tuple[_Match | None, int]:
         """The better of `match` and what the index knows; and where the last chunk of the
@@ -206,9 +228,7 @@ class _Encoder:
         index = self._opened_index()
         starts, digests = index.chunker.cut(data)
         while True:
-            found = self._best(data, self._voted(starts, index.find(digests)))
-            if found is not None and (match is None or found.equal > match.equal):
-                match = found
+            match = self._best(data, self._voted(starts, index.find(digests)), match)
             if match is not None or not self._widen(index):
                 break
         end = starts[-1] if starts[-1] >= len(data) // 2 else len(data)
@@ -233,20 +253,22 @@ class _Encoder:
         votes = Counter(place - start for start, place in pairs if place is not None)
         return [shift - self._at for shift, _ in votes.most_common(_SHIFTS)]
 
-    def _best(self, data: Data, shifts: Iterable[int]) -> _Match | None:
-        """The shift at which most of the data is the same, if there is one worth it."""
-        best = None
+    def _best(self, data: Data, shifts: Iterable[int], match: _Match | None) -> _Match | None:
+        """`match`, or the one at another shift where more of the data is the same."""
         for shift in shifts:
-            ranges = self._differing(data, shift)
-            start = _first_equal(ranges, len(data), self._least)
-            if start is None:
-                continue
-            equal = len(data) - sum(end - begin for begin, end in ranges)
-            if best is None or equal > best.equal:
-                best = _Match(equal, start, shift)
-            if equal == len(data):
+            if match is not None and match.equal == len(data):
                 break
-        return best
+            found = self._match(data, shift, self._differing(data, shift))
+            if found is not None and (match is None or found.equal > match.equal):
+                match = found
+        return match
+
+    def _match(self, data: Data, shift: int, ranges: Ranges) -> _Match | None:
+        """What a shift is worth, given where the data differs at it; None if nothing."""
+        start = _first_equal(ranges, len(data), self._least)
+        if start is None:
+            return None
+        return _Match(len(data) - sum(end - begin for begin, end in ranges), start, shift)
 
     def _use(self, shift: int) -> None:
         self._shift = shift
@@ -257,7 +279,7 @@ class _Encoder:
             # Files are often in step again: shift 0 stays.
             self._recent.remove(next(old for old in reversed(self._recent) if old))
 
-    # --- what comes out --------------------------------------------------------------------------
+    # --- what comes out -------------------------------------------------------------------------
 
     def _emit(self, data: Data, ranges: Ranges, length: int) -> None:
         """Do the first `length` bytes of the data at our shift, given where it differs."""
