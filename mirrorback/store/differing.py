@@ -47,7 +47,7 @@ def _runs(starts: Places, ends: Places, apart: int) -> tuple[Places, Places]:
     """The same ranges, those joined that are less than `apart` from the next."""
     import numpy as np
 
-    breaks = np.flatnonzero(starts[1:] - ends[:-1] >= apart)
+    (breaks,) = (starts[1:] - ends[:-1] >= apart).nonzero()
     if not len(breaks):
         return starts[:1], ends[-1:]
     return starts[np.append(0, breaks + 1)], ends[np.append(breaks, len(ends) - 1)]
@@ -59,7 +59,8 @@ def _differing_cells(old: Data, new: Data) -> Places:
 
     words = np.frombuffer(old, np.uint64) != np.frombuffer(new, np.uint64)
     # Eight booleans, the words of one cell, are one word again.
-    return np.flatnonzero(words.view(np.uint64))
+    cells: Places = words.view(np.uint64).nonzero()[0]
+    return cells
 
 
 def _trimmed(old: Data, new: Data, first: Places, last: Places) -> tuple[Places, Places]:

@@ -10,13 +10,13 @@ the work is comparing memory, and chunks are cut where content has moved far or 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from mirrorback.store import chunks
 from mirrorback.store.chunks import ChunkIndex
-from mirrorback.store.differing import Data, Ranges, differing
+from mirrorback.store.differing import GAP, Data, Ranges, differing
 from mirrorback.store.large import LargeFile
 
 Progress = Callable[[int], None]
@@ -48,7 +48,8 @@ class Tuning:
 
 DEFAULT = Tuning()
 _SHIFTS = 4  # that are tried: of those lately used, and of those the index names
-_NEEDLE = 64  # bytes that are searched for nearby
+_NEEDLE = 64  # bytes that are searched for nearby,
+_NEEDLES_AT = (0, 128, 512, 2048, 8192, 32768)  # taken from the lost data at these places
 _HOLES = 1000  # of the newer file that are looked at for a large one
 
 
@@ -167,7 +168,8 @@ class _Encoder:
 
     def _settled(self, ranges: Ranges, length: int) -> int:
         """How much of a window to do: what differs at its end is looked at with what follows."""
-        if ranges and ranges[-1][1] == length and self._at + length < self._old.size:
+        near_end = length - GAP  # a few bytes are often equal by chance
+        if ranges and ranges[-1][1] > near_end and self._at + length < self._old.size:
             return ranges[-1][0] or length
         return length
 
@@ -195,11 +197,12 @@ class _Encoder:
         here = self._differing(data, self._shift)
         match = self._match(data, self._shift, here)
         match = self._best(data, [s for s in self._recent if s != self._shift], match)
-        enough = len(data) // 4 * 3
-        if not self._astray and (match is None or match.equal < enough):
-            match = self._best(data, self._nearby(data), match)
-        if match is None or match.equal < enough:
-            match, end = self._search(data, match)
+        if match is None or match.equal < len(data) // 4 * 3:
+            near = None if self._astray else self._nearby(data)
+            if near is None:
+                match, end = self._search(data, match)
+            else:
+                match = _better(match, near)
         self._astray = match is None
         if match is None:
             self._lost += end
@@ -208,19 +211,29 @@ class _Encoder:
         self._emit(data, here, match.start)
         self._use(match.shift)
 
-    def _nearby(self, data: bytes) -> Iterator[int]:
-        """Shifts at which two pieces of the data stand not far from where they should:
+    def _nearby(self, data: bytes) -> _Match | None:
+        """The first match for pieces of the data that stand not far from where they should:
         most insertions are short, and content that repeats itself has no chunks."""
-        there, reach = self._at + self._shift, 2 * self._tuning.block
+        there, reach = self._at + self._shift, self._tuning.block
         begin = max(0, there - reach)
         length = min(self._new.size, there + len(data) + reach) - begin
         if length <= 0:
-            return
+            return None
         around = self._new.read(begin, length)
-        for at in (0, len(data) // 2):
-            place = around.find(data[at : at + _NEEDLE])
-            if place >= 0:
-                yield begin + place - at - self._at
+        for radius in (reach // 16, reach):
+            for at in _NEEDLES_AT:
+                if at + _NEEDLE > len(data):
+                    break
+                near = there + at - begin
+                low, high = max(0, near - radius), max(0, near + radius)
+                place = around.find(data[at : at + _NEEDLE], low, high)
+                if place < 0:
+                    continue
+                shift = begin + place - at - self._at
+                match = self._match(data, shift, self._differing(data, shift))
+                if match is not None:
+                    return match
+        return None
 
     def _search(self, data: Data, match: _Match | None) -> tuple[_Match | None, int]:
         """The better of `match` and what the index knows; and where the last chunk of the
@@ -254,13 +267,11 @@ class _Encoder:
         return [shift - self._at for shift, _ in votes.most_common(_SHIFTS)]
 
     def _best(self, data: Data, shifts: Iterable[int], match: _Match | None) -> _Match | None:
-        """`match`, or the one at another shift where more of the data is the same."""
+        """`match`, or one at another of these shifts that is better."""
         for shift in shifts:
             if match is not None and match.equal == len(data):
                 break
-            found = self._match(data, shift, self._differing(data, shift))
-            if found is not None and (match is None or found.equal > match.equal):
-                match = found
+            match = _better(match, self._match(data, shift, self._differing(data, shift)))
         return match
 
     def _match(self, data: Data, shift: int, ranges: Ranges) -> _Match | None:
@@ -313,6 +324,14 @@ class _Encoder:
     def _advance(self, length: int) -> None:
         self._at += length
         self._progress(length)
+
+
+def _better(one: _Match | None, other: _Match | None) -> _Match | None:
+    """The match to go on with: what comes before its start is lost, what comes behind its
+    end can still be found elsewhere."""
+    if one is None or other is None:
+        return one or other
+    return one if one.equal - 4 * one.start >= other.equal - 4 * other.start else other
 
 
 def _half_differs(ranges: Ranges, block: int) -> int | None:
