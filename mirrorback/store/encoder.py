@@ -157,21 +157,26 @@ class _Encoder:
         """Do a window, or what is before the place in it at which track is lost."""
         data = self._old.look(self._at, min(self._window, self._old.size - self._at))
         ranges = self._differing(data, self._shift)
-        lost = _half_differs(ranges, self._tuning.block)
-        if lost is None:
-            self._emit(data, ranges, self._settled(ranges, len(data)))
+        length, lost = self._judged(ranges, len(data))
+        self._emit(data, ranges, length)
+        if lost:
+            self._window = self._tuning.block
+            self._find()
+        else:
             self._window = min(self._window * 2, self._tuning.window)
-            return
-        self._emit(data, ranges, lost)
-        self._window = self._tuning.block
-        self._find()
 
-    def _settled(self, ranges: Ranges, length: int) -> int:
-        """How much of a window to do: what differs at its end is looked at with what follows."""
-        near_end = length - GAP  # a few bytes are often equal by chance
-        if ranges and ranges[-1][1] > near_end and self._at + length < self._old.size:
-            return ranges[-1][0] or length
-        return length
+    def _judged(self, ranges: Ranges, length: int) -> tuple[int, bool]:
+        """How much of a window to do, and whether track is lost there."""
+        block = self._tuning.block
+        lost = _half_differs(ranges, block)
+        if lost is not None:
+            return lost, True
+        # What differs at the end is looked at with what follows; a few bytes behind it may
+        # be equal by chance.
+        tail = ranges[-1][0] if ranges and ranges[-1][1] > length - GAP else length
+        if self._at + length < self._old.size:
+            return tail or length, False
+        return (tail, True) if length - tail > block // 16 else (length, False)
 
     def _differing(self, data: Data, shift: int) -> Ranges:
         """Where `data`, which stands at our place in the old file, differs from the newer
@@ -197,12 +202,12 @@ class _Encoder:
         here = self._differing(data, self._shift)
         match = self._match(data, self._shift, here)
         match = self._best(data, [s for s in self._recent if s != self._shift], match)
-        if match is None or match.equal < len(data) // 4 * 3:
+        end = len(data)
+        if match is None or match.equal < end // 4 * 3:
             near = None if self._astray else self._nearby(data)
-            if near is None:
+            match = _better(match, near)
+            if near is None and (self._index is not None or end >= self._tuning.block // 2):
                 match, end = self._search(data, match)
-            else:
-                match = _better(match, near)
         self._astray = match is None
         if match is None:
             self._lost += end
@@ -235,7 +240,7 @@ class _Encoder:
                     return match
         return None
 
-    def _search(self, data: Data, match: _Match | None) -> tuple[_Match | None, int]:
+    def _search(self, data: bytes, match: _Match | None) -> tuple[_Match | None, int]:
         """The better of `match` and what the index knows; and where the last chunk of the
         data begins, from which on it may be cut in another way with more behind it."""
         index = self._opened_index()
@@ -359,12 +364,12 @@ def _first_equal(ranges: Ranges, length: int, least: int) -> int | None:
 
 
 def _joined(ranges: Ranges) -> Ranges:
-    """The same without empty ranges, and with those that touch made one."""
+    """The same without empty ranges, and with those that are near each other made one."""
     joined: Ranges = []
     for start, end in ranges:
         if start == end:
             continue
-        if joined and joined[-1][1] == start:
+        if joined and start - joined[-1][1] < GAP:
             joined[-1] = joined[-1][0], end
         else:
             joined.append((start, end))

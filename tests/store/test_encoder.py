@@ -177,7 +177,7 @@ def test_sizes_around_those_of_blocks(size: int) -> None:
         assert size - less <= longer.literals <= size - less + 64
     assert must(encoded(data, b"")).literals == size
     front = must(encoded(data, b"ab" + data))
-    assert front.literals <= min(size, 32 * KIB)  # less than half a block is not looked for
+    assert front.literals <= min(size, 4 * KIB)  # so little is not looked for
 
 
 # --- small deltas -------------------------------------------------------------------------------
