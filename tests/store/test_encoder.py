@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -509,3 +511,12 @@ def test_what_the_drive_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(os, "preadv", fail)
         with pytest.raises(OSError, match="no"):
             encode(file.fileno(), file.fileno(), Pieces(), limit=0, progress=nothing)
+
+
+def test_a_night_without_large_files_does_not_wait_for_large_packages() -> None:
+    program = (
+        "import sys, mirrorback.store.encoder;"
+        "print({'numpy', 'pyfastcdc', 'xxhash'} & set(sys.modules) or 'none')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b"none"
