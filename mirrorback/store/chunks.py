@@ -40,7 +40,6 @@ class Chunker:
     def __init__(self, average: int) -> None:
         from pyfastcdc import FastCDC
 
-        self.shortest = average // 4
         self._cdc = FastCDC(average, min_size=average // 4, max_size=average * 4)
 
     def cut(self, data: Data) -> tuple[list[int], list[int]]:

@@ -124,7 +124,9 @@ class _Encoder:
             if not self._hole():
                 self._compare_window()
             self._old.passed(self._at)
-            self._new.passed(self._at + self._shift)
+            # What was indexed, and lies around, may still be the place of what comes.
+            there = self._at + self._shift
+            self._new.passed(max(min(self._at, there), there - self._tuning.at_once))
 
     # --- holes -----------------------------------------------------------------------------
 
@@ -215,6 +217,8 @@ class _Encoder:
             return
         self._emit(data, here, match.start)
         self._use(match.shift)
+        # It has just been compared; so there is progress also where a file keeps changing.
+        self._copy(self._at + self._shift, self._least)
 
     def _nearby(self, data: bytes) -> _Match | None:
         """The first match for pieces of the data that stand not far from where they should:

@@ -33,7 +33,12 @@ class LargeFile:
         if length <= self.hole(offset):
             return _ZEROS[:length] if length <= len(_ZEROS) else bytes(length)
         data = os.pread(self._fd, length, offset)
-        return data if len(data) == length else data.ljust(length, b"\0")
+        while len(data) < length:
+            more = os.pread(self._fd, length - len(data), offset + len(data))
+            if not more:
+                return data.ljust(length, b"\0")
+            data += more
+        return data
 
     def look(self, offset: int, length: int) -> bytes | bytearray:
         """As `read`, but what comes back is only good until the next look: memory is not
@@ -42,7 +47,7 @@ class LargeFile:
             return self.read(offset, length)
         got = os.preadv(self._fd, [self._window], offset)
         if got < length:
-            self._window[got:] = bytes(length - got)
+            self._window[got:] = self.read(offset + got, length - got)
         return self._window
 
     def hole(self, offset: int) -> int:

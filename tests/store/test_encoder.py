@@ -500,6 +500,33 @@ def test_a_file_that_changes_its_size_meanwhile_ends_all_the_same(
     assert done == 4 * MIB
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_files_that_never_hold_still_are_gone_through(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = random.Random(seed)
+    read = LargeFile.read
+
+    def unsteady(file: LargeFile, offset: int, length: int) -> bytes:
+        data = bytearray(read(file, offset, length))
+        for _ in range(rng.randrange(3)):
+            at = rng.randrange(length)
+            data[at : at + 3000] = bytes([rng.randrange(3)]) * len(data[at : at + 3000])
+        return bytes(data)
+
+    monkeypatch.setattr(LargeFile, "read", unsteady)
+    monkeypatch.setattr(LargeFile, "look", unsteady)
+    told: list[int] = []
+    with tempfile.TemporaryFile() as one, tempfile.TemporaryFile() as other:
+        for file in (one, other):
+            file.write(b"x" * (file is other) + random.Random(1).randbytes(60_000))
+            file.flush()
+        fds = one.fileno(), other.fileno()
+        assert encode(*fds, Pieces(), limit=60_000, progress=told.append, tuning=SMALL)
+    assert sum(told) == 60_000
+    assert len(told) < 3000
+
+
 def test_what_the_drive_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "f").write_bytes(bytes(MIB))
 

@@ -96,6 +96,17 @@ def test_what_has_been_cut_off_reads_as_zeros(made: Make, window: int) -> None:
         assert read(PAGE + 100, 50) == bytes(50)
 
 
+def test_short_reads_are_gone_on_with(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random.Random(1).randbytes(10_500)
+    file = LargeFile(made(len(data), (0, data)), 10_000)
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, length, at: pread(fd, min(length, 999), at))
+    monkeypatch.setattr(os, "preadv", lambda fd, into, at: os.readv(fd, [memoryview(into[0])[:7]]))
+    assert file.read(100, 10_000) == data[100:10_100]
+    assert file.look(0, 10_000) == data[:10_000]
+    assert file.look(10_000, 1000) == data[10_000:] + bytes(500)
+
+
 def test_holes_of_a_file_that_was_cut_off(made: Make) -> None:
     fd = made(1 << 30, (5 * PAGE, b"x"))
     file = LargeFile(fd)
