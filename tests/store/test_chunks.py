@@ -88,6 +88,22 @@ def test_each_piece_is_read_once(file: LargeFile, monkeypatch: pytest.MonkeyPatc
     assert sorted(reads) == list(range(0, MIB, PIECE))
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_indexed_is_read_in_order_and_forgotten_where_asked_for(
+    file: LargeFile, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    reads: list[int] = []
+    gone: list[tuple[int, int]] = []
+    original = LargeFile.read
+    monkeypatch.setattr(
+        LargeFile, "read", lambda self, at, n: (reads.append(at), original(self, at, n))[1]
+    )
+    monkeypatch.setattr(LargeFile, "let_go", lambda self, at, n: gone.append((at, n)))
+    ChunkIndex(file, 256).widen(MIB // 2, MIB // 4, keep=keep)
+    assert reads == sorted(reads) and len(reads) == MIB // 4 // PIECE
+    assert gone == ([] if keep else [(at, PIECE) for at in reads])
+
+
 def test_a_full_index_takes_no_more(file: LargeFile) -> None:
     index = ChunkIndex(file, 256, slots=1024)
     index.widen(0, MIB)

@@ -352,6 +352,40 @@ def test_what_was_rewritten_between_the_same_costs_no_index(indexes: list[ChunkI
     assert len(indexes) <= 1
 
 
+def test_a_little_at_the_end_is_not_worth_an_index(indexes: list[ChunkIndex]) -> None:
+    old = random.Random(1).randbytes(MIB)
+    new = old[:-20_000] + random.Random(2).randbytes(20_000)
+    assert must(encoded(old, new)).literals <= 20_000
+    assert not indexes
+
+
+def test_the_way_back_to_the_same_offset_needs_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = random.Random(1).randbytes(3 * MIB)
+    new = old[:MIB] + random.Random(2).randbytes(300_000) + old[MIB : 2 * MIB - 300_000]
+    new += old[2 * MIB :]
+    find, asked = ChunkIndex.find, 0
+
+    def only_once(index: ChunkIndex, digests: list[int]) -> list[int | None]:
+        nonlocal asked
+        asked += 1
+        return find(index, digests) if asked == 1 else [None] * len(digests)
+
+    monkeypatch.setattr(ChunkIndex, "find", only_once)
+    assert must(encoded(old, new)).literals <= 300_100
+    assert asked > 1
+
+
+def test_what_may_still_be_needed_stays_in_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed: list[int] = []
+    monkeypatch.setattr(LargeFile, "passed", lambda self, offset: passed.append(offset))
+    old = random.Random(1).randbytes(2 * MIB)
+    must(encoded(old, old[MIB:] + old[:MIB]))
+    assert max(passed[1::2]) <= 2 * MIB
+    assert all(offset <= at for at, offset in zip(passed[::2], passed[1::2], strict=True))
+
+
 def test_the_index_stays_within_its_slots(indexes: list[ChunkIndex]) -> None:
     old = random.Random(1).randbytes(2 * MIB)
     tuning = Tuning(block=1024, window=4096, chunk=1024, slots=64)
@@ -439,6 +473,7 @@ def test_equal_holes_are_not_read(sparse: Callable, monkeypatch: pytest.MonkeyPa
     pieces, kept = sparse(TIB, layout, TIB, changed, TIB // 2)
     assert kept and pieces.literals == 50 and pieces.copied == TIB - 50
     assert len(pieces.pieces) < 40
+    assert pieces.commands == 3  # holes are copied from where they are
     assert counted.bytes < 8 * MIB
 
 
