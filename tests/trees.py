@@ -24,6 +24,7 @@ class Node(NamedTuple):
 
 
 Tree = dict[bytes, Node]
+SUFFIX = b".rdiff.zst"
 
 
 def describe(top: Path | bytes) -> Tree:
@@ -82,3 +83,20 @@ def require_same(wanted: Tree, found: Tree) -> None:
     """Fail, naming every difference, unless two trees are the same."""
     told = differences(wanted, found)
     assert not told, "\n".join(told)
+
+
+def require_shown(wanted: Tree, found: Tree) -> None:
+    """Fail unless a dated folder is what the source was, but for files that stand there as
+    reverse deltas: these with all their metadata."""
+    deltas = {path for path in wanted.keys() - found.keys() if path + SUFFIX in found}
+    others = found.keys() - {path + SUFFIX for path in deltas}
+    require_same(
+        {path: node for path, node in wanted.items() if path not in deltas},
+        {path: found[path] for path in others},
+    )
+    for path in deltas:
+        one, other = (
+            node._replace(content=None, together=())
+            for node in (wanted[path], found[path + SUFFIX])
+        )
+        require_same({path: one}, {path: other})

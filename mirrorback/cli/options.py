@@ -30,5 +30,9 @@ DeltaMinSize = Annotated[
 ]
 LargeFiles = Annotated[
     str | None,
-    typer.Option("--large-files", metavar="auto|whole", help="How large files are stored; kept."),
+    typer.Option(
+        "--large-files",
+        metavar="auto|delta|reflink|whole",
+        help="How large files are stored; kept.",
+    ),
 ]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from mirrorback.cli.escape import escape
 from mirrorback.errors import UsageError
 
-LARGE_FILES = ("auto", "whole")
-KNOWN_ELSEWHERE = ("delta", "reflink")
+LARGE_FILES = ("auto", "delta", "reflink", "whole")
 
 
 def size(text: str | None) -> int | None:
@@ -22,11 +21,7 @@ def large_files(text: str | None) -> str | None:
     """How large files are to be kept.  Raises UsageError."""
     if text is None or text in LARGE_FILES:
         return text
-    if text in KNOWN_ELSEWHERE:
-        raise UsageError(
-            f"--large-files {text}: this version stores large files whole; use auto or whole"
-        )
-    raise UsageError(f"--large-files {escape(text)}: give auto or whole")
+    raise UsageError(f"--large-files {escape(text)}: give auto, delta, reflink or whole")
 
 
 def mode(text: str | None) -> int | None:

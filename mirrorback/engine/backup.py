@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from mirrorback.engine import create, planned, resolve
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
+from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
 from mirrorback.engine.tally import Tally
@@ -151,6 +152,12 @@ class _Run:
         self._now = now
         self._events = events
         self._summary = Summary()
+        least = options.delta_min_size
+        self._large_files = LargeFiles(
+            options.large_files or repo.settings.large_files,
+            repo.settings.delta_min_size if least is None else least,
+            lambda: probe.probe(repo.inner_path(b"")).reflinks,
+        )
 
     def dry(self) -> BackupResult:
         """Survey and plan; write nothing to the repository."""
@@ -236,8 +243,9 @@ class _Run:
             for change in planned.changes(catalog, spool):
                 self._events.change(change)
         not_kept = node.NotKept()
-        self._events.phase(Phase.BUILD, counts.files, cost.bytes)
-        build = Build(self._repo, catalog, spool, source, self._events, not_kept)
+        self._events.phase(Phase.BUILD, counts.files, cost.bytes + cost.revised)
+        large = self._large_files
+        build = Build(self._repo, catalog, spool, source, self._events, not_kept, large)
         root = build.run(self._crew(counts, cost))
         self._add_up(counts, build.tally, spool)
         self._summary.not_kept = not_kept.counts()
@@ -276,7 +284,8 @@ class _Run:
                 " If it is meant, use --allow-empty-source"
             )
         self._events.phase(Phase.PLAN)
-        cost = resolve.Resolver(source, catalog, spool).run()
+        large_files = None if self._options.dry_run else self._large_files
+        cost = resolve.Resolver(source, catalog, spool, large_files).run()
         counts.files += cost.kept
         counts.stale += cost.kept
         return counts, cost

@@ -16,6 +16,7 @@ class Bench:
         own = Copier(roots)
         self._own = own
         self.filler: Filling = own if helper is None else helper
+        self.salvaging = bool(roots.salvage)  # there is what an interrupted run has copied
         self.source = own.source
         self.incoming = own.incoming
         self._elsewhere = tree.Cursor(roots.mirror) if roots.mirror is not None else None
@@ -32,6 +33,10 @@ class Bench:
     def built(self, path: bytes) -> int:
         """A directory of the new snapshot other than the one being filled."""
         return self._other_incoming.open(path)
+
+    def let_go_of_salvage(self, folder: bytes, name: bytes, inode: int) -> None:
+        """Take a link away that an interrupted run has made to an inode of the mirror."""
+        self._own.unlink_salvaged(folder, name, inode)
 
     def close(self) -> None:
         """Close what is open."""

@@ -17,8 +17,11 @@ from mirrorback.engine import planned
 from mirrorback.engine.bench import Bench
 from mirrorback.engine.events import Events
 from mirrorback.engine.folders import Folder, Folders
+from mirrorback.engine.large import Large
 from mirrorback.engine.place import Placer
 from mirrorback.engine.recording import Placed, Recorder
+from mirrorback.engine.revisable import LargeFiles
+from mirrorback.engine.revision import Kit
 from mirrorback.engine.source import Source
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
@@ -28,7 +31,7 @@ from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
 from mirrorback.store.copier import Filled, Roots, Work
 from mirrorback.store.difference import Action, Difference
 from mirrorback.store.helper import Helpers
-from mirrorback.store.repository import CURRENT, INCOMING, TRASH, Repository
+from mirrorback.store.repository import CURRENT, INCOMING, REDO, SIGNATURES, TRASH, Repository
 from mirrorback.store.spool import Spool
 from mirrorback.store.together import SLOTS
 from mirrorback.store.workers import work_through
@@ -79,6 +82,7 @@ class Build:
         source: Source,
         events: Events,
         not_kept: node.NotKept,
+        large_files: LargeFiles,
     ) -> None:
         self._repo = repo
         self._catalog = catalog
@@ -91,12 +95,28 @@ class Build:
         self._any_gone = bool(spool.fetch(lost))
         self.tally = Tally(events)
         self._recorder = Recorder(catalog, spool, not_kept, self.tally)
-        self._placer = Placer(catalog, spool, self._dresser, not_kept, self.tally, self._recorder)
+        self._kit = Kit(
+            catalog,
+            spool,
+            self.tally,
+            not_kept,
+            node.Dresser(),
+            repo.open_inner(SIGNATURES),
+            repo.open_inner(REDO),
+        )
+        self._large = Large(self._kit, self._recorder, large_files)
+        self._placer = Placer(
+            catalog, spool, self._dresser, not_kept, self.tally, self._recorder, self._large
+        )
         self._folders = Folders(catalog, spool, self._recorder)
 
     def run(self, crew: Crew) -> int:
         """Build all of it.  Returns the inode number of the new root.  Raises OSError
-        for what the drive does."""
+        for what the drive does.  To be called once."""
+        with contextlib.closing(self._kit):
+            return self._run(crew)
+
+    def _run(self, crew: Crew) -> int:
         os.mkdir(INCOMING, 0o700, dir_fd=self._repo.inner)
         incoming = os.open(INCOMING, tree.DIRECTORY_FLAGS, dir_fd=self._repo.inner)
         current = self._open_current()
@@ -209,7 +229,7 @@ class Build:
         if touched:
             names = names.without(touched)
         below += self._folders.known(folder, names.folders)
-        copies, others = _split(changes)
+        copies, others = self._split(changes)
         if others:
             below += self._make_changes(folder, bench, others)
         work = Work(folder.path, names.folders, names.others)
@@ -299,6 +319,18 @@ class Build:
             old_kind=row.kind,
             old_lineage=row.lineage,
         )
+
+    def _split(self, changes: list[Difference]) -> tuple[list[Difference], list[Difference]]:
+        """The files to be copied, large ones left out, by inode number, as the source's head
+        would like it; the rest."""
+        copies: list[Difference] = []
+        others: list[Difference] = []
+        for difference in changes:
+            copied = difference.action == Action.COPY and difference.kind == Kind.FILE
+            copied = copied and not self._large.wants(difference)
+            (copies if copied else others).append(difference)
+        copies.sort(key=lambda d: d.ino)
+        return copies, others
 
     # --- what differs ------------------------------------------------------------------
 
@@ -399,14 +431,3 @@ class Build:
                     self._make(folder, bench, into, difference)
         finally:
             bench.close()
-
-
-def _split(changes: list[Difference]) -> tuple[list[Difference], list[Difference]]:
-    """The files to be copied, by inode number, as the source's head would like it; the rest."""
-    copies: list[Difference] = []
-    others: list[Difference] = []
-    for difference in changes:
-        copied = difference.action == Action.COPY and difference.kind == Kind.FILE
-        (copies if copied else others).append(difference)
-    copies.sort(key=lambda d: d.ino)
-    return copies, others

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from mirrorback.engine.events import Events, Phase
+from mirrorback.engine.history import History
 from mirrorback.errors import NoSpace, NotInHistory, Refused, UsageError
 from mirrorback.model import Snapshot
 from mirrorback.store import past, publish, repository
 from mirrorback.store.catalog import Catalog, translated
 from mirrorback.store.lock import Lock
+from mirrorback.store.record import Replaced
 from mirrorback.store.repository import CATALOG, Repository, drive_errors
 
 
@@ -49,7 +51,7 @@ def delete(
                 return _fates(repo, snapshots)
             lock = Lock.take(repo.inner)
             try:
-                return _delete(repo, snapshots, events)
+                return _delete(repo, snapshots, now, events)
             finally:
                 lock.release()
         finally:
@@ -62,25 +64,25 @@ def _fates(repo: Repository, names: Sequence[str]) -> list[Fate]:
         return [_fate(catalog, snapshot) for snapshot in chosen]
 
 
-def _delete(repo: Repository, names: Sequence[str], events: Events) -> list[Fate]:
+def _delete(repo: Repository, names: Sequence[str], now: datetime, events: Events) -> list[Fate]:
     with contextlib.closing(Catalog.open(repo.inner_path(CATALOG), write=True)) as catalog:
         with translated():
             chosen = _chosen(catalog, names)
         try:
-            return _remove(repo, catalog, chosen, events)
+            return _remove(repo, catalog, chosen, now, events)
         except (NoSpace, OSError):
             # A drive that is full to the last byte: that is what the reserve is for.
             repository.give_up_reserve(repo.inner)
-            return _remove(repo, catalog, chosen, events)
+            return _remove(repo, catalog, chosen, now, events)
         finally:
             repository.make_reserve(repo.inner)
 
 
 def _remove(
-    repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot], events: Events
+    repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot], now: datetime, events: Events
 ) -> list[Fate]:
     fates = []
-    with translated():
+    with translated(), _rebasing(repo, catalog, now) as rebased:
         events.phase(Phase.RECOVER)
         publish.recover(repo, catalog)
         left = {snapshot.id for snapshot in catalog.snapshots()}
@@ -93,9 +95,31 @@ def _remove(
                     catalog,
                     snapshot.id,
                     snapshot.name,
+                    rebased(snapshot.id),
                     lambda count: events.advance(count),
                 )
     return fates
+
+
+@contextlib.contextmanager
+def _rebasing(
+    repo: Repository, catalog: Catalog, now: datetime
+) -> Iterator[Callable[[int], list[Replaced]]]:
+    """What writes anew the deltas that cannot do without a snapshot (`rebase`)."""
+    history = History(repo, catalog, now, b"/")
+
+    def rebased(snapshot: int) -> list[Replaced]:
+        if not past.any_deltas(catalog):
+            return []
+        from mirrorback.engine.rebase import rebase
+
+        history.refreshed()
+        return rebase(history, snapshot)
+
+    try:
+        yield rebased
+    finally:
+        history.let_go()
 
 
 def _chosen(catalog: Catalog, names: Sequence[str]) -> list[Snapshot]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import BinaryIO
 
-from mirrorback.engine.open_version import open_version
+from mirrorback.engine.open_version import OpenVersion, open_version
 from mirrorback.errors import Damaged, DriveError, NotInHistory
 from mirrorback.model import Change, Digest, Entry, Kind, Snapshot, Version
 from mirrorback.plan import history as rules
@@ -20,7 +20,8 @@ from mirrorback.plan.history import State
 from mirrorback.store import content, past, settings, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.past import PastRow
-from mirrorback.store.repository import CATALOG, Repository, drive_errors
+from mirrorback.store.repository import CATALOG, DELTA_SUFFIX, Repository, drive_errors
+from mirrorback.store.schema import DELTA
 
 TOPS_KEPT = 64
 READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -54,7 +55,7 @@ class History:
 
     def close(self) -> None:
         """Close what is open."""
-        self._let_go(())
+        self.let_go()
         self.catalog.close()
         self.repo.close()
 
@@ -100,6 +101,10 @@ class History:
                 with translated():
                     self._tops[snapshot.id] = self.repo.open_folder(self.catalog, snapshot.id)
             return os.dup(self._tops[snapshot.id])
+
+    def let_go(self) -> None:
+        """Close the folders that are kept open; catalog and repository stay."""
+        self._let_go(())
 
     def _let_go(self, kept: Container[int]) -> None:
         """Close the folders of all snapshots but these."""
@@ -258,18 +263,23 @@ class History:
             snapshots.keys(),
             mirror,
         )
-        return [
-            Version(
-                path=path,
-                first=snapshots[run.first],
-                last=snapshots[run.last],
-                metadata=run.state.metadata,
-                digest=run.state.digest,
-                location=os.path.join(self.location(snapshots[run.last]), path).rstrip(b"/"),
-                moved_from=run.moved_from,
+        found = []
+        for run in runs:
+            location = os.path.join(self.location(snapshots[run.last]), path).rstrip(b"/")
+            delta = any(row.drive == DELTA and row.shown_in(run.last) for row in rows)
+            found.append(
+                Version(
+                    path=path,
+                    first=snapshots[run.first],
+                    last=snapshots[run.last],
+                    metadata=run.state.metadata,
+                    digest=run.state.digest,
+                    location=location + DELTA_SUFFIX if delta else location,
+                    stored=_stored(delta),
+                    moved_from=run.moved_from,
+                )
             )
-            for run in runs
-        ]
+        return found
 
     def _moved_from(self, row: PastRow) -> bytes | None:
         if row.from_dir is None or row.from_name is None:
@@ -346,13 +356,7 @@ class History:
                 f"{settings.escape(found)} is not a file but a {row.metadata.kind.label}"
             )
         with contextlib.closing(open_version(self, row, snapshot)) as version:
-            hashing = content.hasher(bool(row.digest and row.digest.sparse))
-            at = 0
-            while data := version.pread(at, content.CHUNK):
-                hashing.feed(at, data)
-                out.write(data)
-                at += len(data)
-            self._require(found, row, hashing.finish(version.size))
+            self.read_through(found, row, version, lambda _offset, data: out.write(data))
 
     @contextlib.contextmanager
     def opened_at(
@@ -392,6 +396,30 @@ class History:
             write(offset, data)
         self._require(path, row, hashing.finish(st.st_size))
 
+    def read_through(
+        self,
+        path: bytes,
+        row: PastRow,
+        version: OpenVersion,
+        write: Callable[[int, bytes], object],
+    ) -> None:
+        """Hand all of an open version's content to `write` (offset, data).  Raises Damaged at
+        the end where the digest is wrong."""
+        hashing = content.hasher(bool(row.digest and row.digest.sparse))
+        at = 0
+        while data := version.pread(at, content.CHUNK):
+            hashing.feed(at, data)
+            write(at, data)
+            at += len(data)
+        self._require(path, row, hashing.finish(version.size))
+
+    def is_changing(self, row: PastRow) -> bool:
+        """Whether the whole file that a version was, by its row, is that no more, or is still
+        to become it."""
+        with self.catalog.lock:
+            held = past.holding(self.catalog, row.object)
+        return held is None or held.patched or (held.drive == DELTA and row.drive != DELTA)
+
     @staticmethod
     def _require(path: bytes, row: PastRow, digest: Digest) -> None:
         if row.digest is not None and digest != row.digest:
@@ -402,7 +430,12 @@ class History:
 
 
 def _entry(path: bytes, row: PastRow) -> Entry:
-    return Entry(path, row.metadata, row.digest, row.object, bool(row.stale))
+    stored = _stored(row.drive == DELTA)
+    return Entry(path, row.metadata, row.digest, row.object, bool(row.stale), stored)
+
+
+def _stored(delta: bool) -> str:
+    return "delta" if delta else "whole"
 
 
 def _state(path: bytes, row: PastRow) -> State:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Snapshot
-from mirrorback.store import settings, system, tree
+from mirrorback.store import schema, settings, system, tree
 from mirrorback.store.catalog import translated
 from mirrorback.store.past import PastRow
 
@@ -39,19 +41,18 @@ def open_version(history: History, row: PastRow, snapshot: Snapshot) -> OpenVers
     Raises Damaged where the drive has no such file, DriveError where it cannot be read, and
     the catalog's errors (Locked while another process writes it).
     """
-    with history.catalog.lock, translated():
-        folder = history.folder_path(row.dir)
-    for name in (*tree.split(folder), row.name):
-        history.require_name(name)
-    path = tree.join(folder, row.name)
-    try:
-        fd = _open(history, path, snapshot)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Damaged(
-            f"{settings.escape(path)} is missing from the folder of {snapshot.name}"
-        ) from error
-    except OSError as error:
-        raise DriveError(f"{settings.escape(path)} cannot be read: {error.strerror}") from error
+    if row.metadata.size < history.repo.settings.delta_min_size and row.drive != schema.DELTA:
+        return open_whole(history, row, snapshot)
+    from mirrorback.engine.open_large import Large
+
+    return Large(history, row, snapshot)
+
+
+def open_whole(history: History, row: PastRow, snapshot: Snapshot) -> OpenVersion:
+    """The same where the file lies there whole, and nobody writes to it.  Raises likewise."""
+    path = path_of(history, row)
+    with told(path, snapshot):
+        fd = open_in(history, path, snapshot)
     try:
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode) or st.st_size != row.metadata.size:
@@ -65,7 +66,30 @@ def open_version(history: History, row: PastRow, snapshot: Snapshot) -> OpenVers
     return _Whole(fd, st.st_size, path)
 
 
-def _open(history: History, path: bytes, snapshot: Snapshot) -> int:
+def path_of(history: History, row: PastRow) -> bytes:
+    """The path of an entry, proven to be one.  Raises Damaged."""
+    with history.catalog.lock, translated():
+        folder = history.folder_path(row.dir)
+    for name in (*tree.split(folder), row.name):
+        history.require_name(name)
+    return tree.join(folder, row.name)
+
+
+@contextlib.contextmanager
+def told(path: bytes, snapshot: Snapshot) -> Iterator[None]:
+    """Tell what could not be opened."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Damaged(
+            f"{settings.escape(path)} is missing from the folder of {snapshot.name}"
+        ) from error
+    except OSError as error:
+        raise DriveError(f"{settings.escape(path)} cannot be read: {error.strerror}") from error
+
+
+def open_in(history: History, path: bytes, snapshot: Snapshot) -> int:
+    """A descriptor of a file in the folder of a snapshot.  Raises OSError."""
     parent, name = tree.parent_of(path)
     top = history.top(snapshot)
     cursor = tree.Cursor(top)

@@ -23,9 +23,13 @@ class PastFile:
     For several threads at once, as its readers are.  In memory are 32 bytes for each piece.
     """
 
-    def __init__(self, base_fd: int, readers: Sequence[DeltaReader]) -> None:
+    def __init__(
+        self, base_fd: int, readers: Sequence[DeltaReader], *, changing: bool = False
+    ) -> None:
         """Compose the deltas of a chain: first the wanted version's, last the one over the
-        open whole file.  The descriptors stay the caller's.
+        open whole file.  The descriptors stay the caller's.  `changing` says that the changes
+        which the last delta takes back, or makes, may be in the whole file in part: its size
+        tells nothing then.
 
         Raises OSError, and Damaged where they do not belong together."""
         if not readers:
@@ -33,7 +37,7 @@ class PastFile:
         self._base = base_fd
         self._readers = tuple(readers)
         base_size = os.fstat(base_fd).st_size
-        _check_chain(self._readers, base_size)
+        _check_chain(self._readers, None if changing else base_size)
         composed = delta_map.compose(reader.segments for reader in self._readers)
         self._composed = delta_map.merge(composed)
         self._check_base(base_size)
@@ -78,9 +82,9 @@ class PastFile:
             raise Damaged("a delta reaches beyond the end of the file it starts from")
 
 
-def _check_chain(readers: tuple[DeltaReader, ...], base_size: int) -> None:
+def _check_chain(readers: tuple[DeltaReader, ...], base_size: int | None) -> None:
     """Raise Damaged unless each delta's base is what the next one restores, and the last
-    one's has the size of the whole file."""
+    one's has the size of the whole file, if that is known."""
     for number, (older, newer) in enumerate(itertools.pairwise(readers), 1):
         if older.base_size not in (None, newer.old_size):
             raise Damaged(
@@ -93,7 +97,7 @@ def _check_chain(readers: tuple[DeltaReader, ...], base_size: int) -> None:
                 f"{older.base_digest}, but the next one restores {newer.old_digest}"
             )
     last = readers[-1].base_size
-    if last not in (None, base_size):
+    if base_size is not None and last not in (None, base_size):
         raise Damaged(
             f"the newest delta starts from a file of {last} bytes, but this one has {base_size}"
         )

@@ -8,7 +8,9 @@ import stat
 import threading
 
 from mirrorback.engine.bench import Bench
+from mirrorback.engine.large import Large
 from mirrorback.engine.recording import UNSETTLED_CTIME, Placed, Recorder, Where
+from mirrorback.engine.revision import Spot
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
 from mirrorback.model import Digest, Kind, Metadata
@@ -33,6 +35,7 @@ class Placer:
         not_kept: node.NotKept,
         tally: Tally,
         recorder: Recorder,
+        large: Large,
     ) -> None:
         self._catalog = catalog
         self._spool = spool
@@ -40,6 +43,7 @@ class Placer:
         self._not_kept = not_kept
         self._tally = tally
         self._recorder = recorder
+        self._large = large
         self._lock = threading.Lock()
         self._second: dict[int, Where] = {}  # by object: the inode that took over
 
@@ -56,6 +60,8 @@ class Placer:
                 return self._reuse(bench, folder, into, difference)
             case Action.CLONE:
                 return self._clone(bench, folder, into, difference)
+            case Action.REVISE:
+                return self._revise(bench, folder, into, difference)
             case Action.FOLLOW:
                 return self._follow(bench, folder, into, difference)
             case Action.KEEP:
@@ -273,6 +279,18 @@ class Placer:
         self._recorder.new(folder, difference, metadata, digest, source)
         return Placed.DONE if difference.settled else Placed.UNSETTLED
 
+    def _revise(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> Placed:
+        """A new version of a large file."""
+        spot = Spot(bench, folder, into, difference)
+        assert difference.use is not None
+        try:
+            origin = self._origin(bench, folder, difference, difference.use)
+        except OSError as error:
+            if error.errno not in LOST:
+                raise
+            return self._large.copy(spot)
+        return self._large.revise(spot, origin)
+
     def _fill_from(self, old: int, st: os.stat_result, new: int, digest: Digest | None) -> bool:
         """Give a new file the bytes of one on the drive, shared where the drive can;
         False where they are not what their digest says."""
@@ -297,6 +315,8 @@ class Placer:
         lead: int | None = None,
     ) -> Placed:
         """A new inode, all of it from the source."""
+        if self._large.wants(difference):
+            return self._large.copy(Spot(bench, folder, into, difference), lead)
         if difference.kind == Kind.FILE:
             work = Work(folder, copies=[difference.name])
             copied = bench.filler.fill([work], self._tally.copied)[0].copied[0]

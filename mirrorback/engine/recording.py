@@ -94,11 +94,14 @@ class Recorder:
         *,
         held: bool = True,
         lead: int | None = None,
+        number: int | None = None,
     ) -> Placed:
-        """Record an entry made from the source as it was seen."""
+        """Record an entry made from the source as it was seen; `number` is its object's, a new
+        one where none is given."""
         settled = not seen.torn and compare.settled(seen.metadata.mtime, seen.ctime, seen.read_at)
         source = (seen.ino, seen.ctime if settled else UNSETTLED_CTIME, seen.nlink)
-        self.new(folder, difference, seen.metadata, seen.digest, source, held=held, lead=lead)
+        metadata, digest = seen.metadata, seen.digest
+        self.new(folder, difference, metadata, digest, source, held=held, lead=lead, number=number)
         if not held:
             return Placed.NOT_HELD
         if seen.torn:
@@ -115,11 +118,13 @@ class Recorder:
         *,
         held: bool = True,
         lead: int | None = None,
+        number: int | None = None,
     ) -> None:
         """Record an entry and the new object it shows; `source` is ino, ctime and nlink
         there, `held` off says that the drive cannot hold it, `lead` names the difference
         in whose place it leads a hard-link group."""
-        number = self._spool.new_id("object")
+        if number is None:
+            number = self._spool.new_id("object")
         self._spool.object(
             number, metadata, digest, source, schema.WHOLE if held else schema.ABSENT
         )

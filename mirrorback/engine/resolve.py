@@ -11,9 +11,11 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mirrorback.engine import revisable
 from mirrorback.engine.grafting import Grafter
 from mirrorback.engine.inspection import Inspector, with_seen
 from mirrorback.engine.linking import Linker
+from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source
 from mirrorback.model import Kind
 from mirrorback.store import encoding, live, reading
@@ -32,6 +34,7 @@ class Cost:
     """What a plan will write, and what it takes away."""
 
     bytes: int  # of new files
+    revised: int  # of large files that are read, to store what has changed of them
     shared: int  # of these, what a drive with reflinks does not write
     files: int  # new inodes that are not folders
     rows: int
@@ -43,9 +46,13 @@ class Cost:
 class Resolver:
     """Finds moves and settles hard links for one spool."""
 
-    def __init__(self, source: Source, catalog: Catalog, spool: Spool) -> None:
+    def __init__(
+        self, source: Source, catalog: Catalog, spool: Spool, large_files: LargeFiles | None
+    ) -> None:
+        """Without `large_files` they are taken to be stored as all others."""
         self._catalog = catalog
         self._spool = spool
+        self._large_files = large_files
         self._inspector = Inspector(source, spool)
         self._grafter = Grafter(catalog, spool, source.device)
 
@@ -66,6 +73,8 @@ class Resolver:
             Linker(self._catalog, self._spool, self._inspector).run()
         finally:
             self._inspector.close()
+        if self._large_files is not None:
+            revisable.choose(self._catalog, self._spool, self._large_files)
         return dataclasses.replace(self._cost(), kept=kept)
 
     def _prepare(self) -> None:
@@ -221,7 +230,9 @@ class Resolver:
         made = f"kind = 1 AND action IN ({Action.COPY}, {Action.CLONE})"
         rows = self._spool.fetch(
             f"SELECT coalesce(sum(CASE WHEN {made} THEN allocated ELSE 0 END), 0),"
-            f" coalesce(sum(kind != 2 AND action IN ({Action.COPY}, {Action.CLONE})), 0),"
+            f" coalesce(sum(CASE WHEN action = {Action.REVISE} THEN size ELSE 0 END), 0),"
+            " coalesce(sum(kind != 2 AND action IN"
+            f" ({Action.COPY}, {Action.CLONE}, {Action.REVISE})), 0),"
             f" coalesce(sum(CASE WHEN action = {Action.CLONE} THEN allocated ELSE 0 END), 0),"
             " count(*), coalesce(sum(kind != 2 AND entry IS NOT NULL AND same_content = 0), 0)"
             " FROM spool.change"
@@ -230,6 +241,6 @@ class Resolver:
             "SELECT count(*) FROM spool.gone WHERE kind != 2 AND NOT replaced AND moved_to IS NULL"
         )
         if not rows:
-            return Cost(0, 0, 0, 0, 0, 0)
-        size, files, shared, count, changed = rows[0]
-        return Cost(size, shared, files, count, removed[0][0], changed)
+            return Cost(0, 0, 0, 0, 0, 0, 0)
+        size, revised, files, shared, count, changed = rows[0]
+        return Cost(size, revised, shared, files, count, removed[0][0], changed)

@@ -28,6 +28,12 @@ class Tally:
         """So many bytes went to the drive.  Raises Abandoned where that is in vain."""
         self._pass(size, 0)
 
+    def read(self, size: int) -> None:
+        """So many bytes of the source were read, and are what the drive has.  Raises Abandoned."""
+        if self.stopped:
+            raise Abandoned
+        self._events.advance(0, size)
+
     def copied(self, size: int) -> None:
         """So many bytes of the source went to the drive.  Raises Abandoned."""
         self._pass(size, size)

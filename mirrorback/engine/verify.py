@@ -12,11 +12,13 @@ from queue import Full, Queue
 
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import READ_SAFELY, History
+from mirrorback.engine.open_version import open_version
+from mirrorback.errors import Damaged
 from mirrorback.model import Kind, Problem, Snapshot
 from mirrorback.store import content, encoding, past, schema, system, tree
 from mirrorback.store.catalog import translated
 from mirrorback.store.past import PastRow
-from mirrorback.store.repository import CATALOG, drive_errors
+from mirrorback.store.repository import CATALOG, DELTA_SUFFIX, drive_errors
 
 THREADS = 2
 DAMAGED = "content is not what was backed up"
@@ -179,6 +181,8 @@ class _Objects:
         """What is wrong with the object under one of its names; None where nothing is."""
         try:
             folder = folders.open(snapshot, self._folder(row))
+            if row.drive == schema.DELTA:
+                return self._read_delta(row, snapshot, folder)
             st = os.stat(row.name or b".", dir_fd=folder, follow_symlinks=False)
             if (st.st_dev, st.st_ino) in seen:
                 return None
@@ -190,7 +194,10 @@ class _Objects:
                 return None if same else WRONG_TARGET
             if row.metadata.kind is not Kind.FILE:
                 return None
-            return self._read_file(row, folder)
+            problem = self._read_file(row, folder)
+            if problem is not None and self._history.is_changing(row):
+                return self._read_through(row, snapshot)
+            return problem
         except (FileNotFoundError, NotADirectoryError):
             return MISSING
         except OSError as error:
@@ -211,6 +218,33 @@ class _Objects:
         finally:
             os.close(fd)
 
+    def _read_delta(self, row: PastRow, snapshot: Snapshot, folder: int) -> str | None:
+        from mirrorback.store.delta_reader import DeltaReader
+
+        fd = os.open(row.name + DELTA_SUFFIX, READ_SAFELY, dir_fd=folder)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return WRONG_KIND
+            DeltaReader(fd).check()
+        except Damaged as error:
+            return str(error)
+        finally:
+            os.close(fd)
+        return self._read_through(row, snapshot)
+
+    def _read_through(self, row: PastRow, snapshot: Snapshot) -> str | None:
+        """What is wrong with a large version, however it is read."""
+
+        def passed(_offset: int, data: bytes) -> None:
+            self._passed(len(data))
+
+        try:
+            with contextlib.closing(open_version(self._history, row, snapshot)) as version:
+                self._history.read_through(row.name, row, version, passed)
+        except Damaged:
+            return DAMAGED
+        return None
+
     def _passed(self, count: int) -> None:
         self._events.advance(0, count)
 
@@ -226,12 +260,13 @@ class _Objects:
 
     def _tell(self, row: PastRow, rows: list[PastRow], snapshot: Snapshot, problem: str) -> Problem:
         path = tree.join(self._folder(row), row.name)
+        suffix = DELTA_SUFFIX if row.drive == schema.DELTA else b""
         shown = tuple(s.name for s in self._snapshots if any(r.shown_in(s.id) for r in rows))
         return Problem(
             path=path,
             snapshots=shown,
             problem=problem,
-            location=os.path.join(self._history.location(snapshot), path),
+            location=os.path.join(self._history.location(snapshot), path) + suffix,
             repairable=self._repairable(row, path),
         )
 

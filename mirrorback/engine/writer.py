@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
+from mirrorback.engine.open_version import open_version
 from mirrorback.engine.target import Target
-from mirrorback.errors import Trouble
+from mirrorback.errors import Damaged, Trouble
 from mirrorback.model import Kind, Metadata, Snapshot
 from mirrorback.store import content, node, system, tree, xattrs
 from mirrorback.store.past import PastRow
+from mirrorback.store.schema import DELTA
 from mirrorback.store.workers import Abandoned
 
 
@@ -90,17 +93,28 @@ class Writer:
 
     def _copy(self, origin: tree.Cursor, path: bytes, fd: int, row: PastRow) -> None:
         def write(offset: int, data: bytes) -> None:
-            content.write_all(fd, data, offset)
+            if data.count(0) < len(data):  # a hole stays one
+                content.write_all(fd, data, offset)
             self._events.advance(0, len(data))
             with self._lock:
                 self.bytes_written += len(data)
             if self.stopped:
                 raise Abandoned
 
-        with self._history.opened_at(origin, path, row, self._snapshot) as (old, st):
-            self._history.checked(path, row, old, st, write)
-            if os.fstat(fd).st_size != st.st_size:
-                os.ftruncate(fd, st.st_size)
+        if row.drive != DELTA:
+            try:
+                with self._history.opened_at(origin, path, row, self._snapshot) as (old, st):
+                    self._history.checked(path, row, old, st, write)
+                    if os.fstat(fd).st_size != st.st_size:
+                        os.ftruncate(fd, st.st_size)
+                return
+            except Damaged:
+                if not self._history.is_changing(row):
+                    raise
+                os.ftruncate(fd, 0)
+        with contextlib.closing(open_version(self._history, row, self._snapshot)) as version:
+            self._history.read_through(path, row, version, write)
+            os.ftruncate(fd, version.size)
 
     def _make_other(self, into: int, name: bytes, metadata: Metadata) -> None:
         try:

@@ -6,6 +6,7 @@ It needs neither catalog nor spool, so that other processes can do it as well
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -140,6 +141,14 @@ class Copier:
         for cursor in (self.source, self.mirror, self.incoming, *self._salvage):
             if cursor is not None:
                 cursor.close()
+
+    def unlink_salvaged(self, folder: bytes, name: bytes, inode: int) -> None:
+        """Remove a name from what interrupted runs have left, where it is one of `inode`."""
+        for cursor in self._salvage:
+            with contextlib.suppress(OSError):
+                left = cursor.open(folder)
+                if os.stat(name, dir_fd=left, follow_symlinks=False).st_ino == inode:
+                    os.unlink(name, dir_fd=left)
 
     def fill(self, works: Sequence[Work], progress: Progress) -> list[Filled]:
         """See `Filling.fill`."""

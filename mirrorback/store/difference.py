@@ -18,6 +18,7 @@ class Action:
     FOLLOW = 4  # link what is made for the difference `leader`
     KEEP = 5  # could not be read: link what was there, marked stale
     DIRECTORY = 6
+    REVISE = 7  # a large file: a new object, of what differs from the object `use`
 
 
 class Difference(NamedTuple):

@@ -50,6 +50,24 @@ def read(folder: int, name: bytes) -> bytes:
 
 
 @contextlib.contextmanager
+def scratch(folder: int, name: bytes) -> Iterator[int]:
+    """A new, empty file in an open folder, open for reading and writing, in the place of one
+    that is there.  It is removed where the block fails.  Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        yield fd
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
+        raise
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
 def syncing(fd: int) -> Iterator[Callable[[], None]]:
     """Begin to make durable all that is written on the file system of `fd` by now, and
     go on; what is given waits for its end.  That raises OSError, where it failed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import NamedTuple
 
 from mirrorback.model import Digest, Kind, Metadata
@@ -234,21 +234,102 @@ def source_ctime(catalog: Catalog, number: int) -> int:
     return ctime
 
 
-def freed_by(catalog: Catalog, snapshot: int) -> int:
-    """Bytes of the files that only one snapshot shows."""
+def only_in(catalog: Catalog, snapshot: int) -> set[int]:
+    """The objects that only one snapshot shows."""
     before, after = catalog.db.execute(
         "SELECT (SELECT coalesce(max(id), 0) FROM snapshot WHERE id < ?1 AND state != 2),"
         " (SELECT min(id) FROM snapshot WHERE id > ?1 AND state != 2)",
         (snapshot,),
     ).fetchone()
-    row = catalog.db.execute(
-        "SELECT coalesce(sum(size), 0) FROM object o WHERE o.kind = 1 AND o.id IN"
-        " (SELECT e.object FROM entry e WHERE e.first > ?1 AND e.first <= ?2"
-        "  AND e.last >= ?2 AND e.last < ?3)"
-        " AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.object = o.id"
-        "  AND NOT (e.first > ?1 AND e.first <= ?2 AND e.last IS NOT NULL AND e.last >= ?2"
-        "  AND e.last < ?3))",
+    rows = catalog.db.execute(
+        "SELECT e.object FROM entry e WHERE e.first > ?1 AND e.first <= ?2"
+        "  AND e.last >= ?2 AND e.last < ?3"
+        " EXCEPT SELECT e.object FROM entry e"
+        "  WHERE NOT (e.first > ?1 AND e.first <= ?2 AND e.last IS NOT NULL AND e.last >= ?2"
+        "   AND e.last < ?3) AND e.object IN (SELECT i.object FROM entry i"
+        "    WHERE i.first > ?1 AND i.first <= ?2 AND i.last >= ?2 AND i.last < ?3)",
         (before, snapshot, after),
+    )
+    return {row[0] for row in rows}
+
+
+def any_deltas(catalog: Catalog) -> bool:
+    """Whether some object is a delta."""
+    return catalog.db.execute("SELECT 1 FROM delta LIMIT 1").fetchone() is not None
+
+
+def dependents(catalog: Catalog, objects: Set[int]) -> list[tuple[int, int]]:
+    """Deltas, not themselves among some objects, that are over one of these: each with what
+    it is over."""
+    rows = catalog.db.execute("SELECT object, base FROM delta ORDER BY object")
+    return [(number, base) for number, base in rows if base in objects and number not in objects]
+
+
+def freed_by(catalog: Catalog, snapshot: int) -> int:
+    """Bytes of the files that only one snapshot shows, as they are stored."""
+    objects = only_in(catalog, snapshot)
+    rows = catalog.db.execute(
+        "SELECT coalesce(sum(coalesce(d.stored, o.size)), 0) FROM object o"
+        " LEFT JOIN delta d ON d.object = o.id"
+        " WHERE o.kind = 1 AND o.id IN (SELECT value FROM json_each(?))",
+        (json.dumps(sorted(objects)),),
     ).fetchone()
-    freed: int = row[0]
+    freed: int = rows[0]
     return freed
+
+
+def longest_chain(catalog: Catalog, number: int) -> int:
+    """How many deltas the longest chain over an object has."""
+    row = catalog.db.execute(
+        "WITH RECURSIVE over(object, depth) AS (VALUES (?, 0) UNION ALL"
+        " SELECT d.object, o.depth + 1 FROM delta d JOIN over o ON d.base = o.object"
+        "  WHERE o.depth < 1000) SELECT max(depth) FROM over",
+        (number,),
+    ).fetchone()
+    depth: int = row[0]
+    return depth
+
+
+def overlaps(catalog: Catalog, row: PastRow, name: bytes) -> bool:
+    """Whether something of a name stood beside an entry in some snapshot."""
+    last = (1 << 62) if row.last is None else row.last
+    found = catalog.db.execute(
+        "SELECT 1 FROM entry WHERE dir = ? AND name = ? AND first <= ?"
+        " AND (last IS NULL OR last >= ?) LIMIT 1",
+        (row.dir, name, last, row.first),
+    ).fetchone()
+    return found is not None
+
+
+def links_of(catalog: Catalog, number: int) -> int:
+    """How many names the snapshots give an object."""
+    row = catalog.db.execute(
+        "SELECT count(*) FROM entry e JOIN snapshot s ON s.id >= e.first"
+        " AND s.id <= coalesce(e.last, s.id) WHERE e.object = ? AND s.state != ?",
+        (number, DELETING),
+    ).fetchone()
+    count: int = row[0]
+    return count
+
+
+class Holding(NamedTuple):
+    """How the drive holds an object."""
+
+    drive: int  # `schema.WHOLE` and so on
+    base: int | None  # of a delta: the object it is over
+    given: bool  # its file may still lie in `redo`, not yet in all folders
+    patched: bool  # changes that lie in `redo` may not all be in its file yet
+    live: bool  # the mirror shows it
+
+
+def holding(catalog: Catalog, number: int) -> Holding | None:
+    """How an object is held; None where there is none."""
+    row = catalog.db.execute(
+        "SELECT o.drive, d.base, r.object IS NOT NULL,"
+        " EXISTS (SELECT 1 FROM replacing p WHERE p.patched = o.id),"
+        " EXISTS (SELECT 1 FROM entry e WHERE e.object = o.id AND e.last IS NULL)"
+        " FROM object o LEFT JOIN delta d ON d.object = o.id"
+        " LEFT JOIN replacing r ON r.object = o.id WHERE o.id = ?",
+        (number,),
+    ).fetchone()
+    return row and Holding(row[0], row[1], bool(row[2]), bool(row[3]), bool(row[4]))

@@ -6,22 +6,27 @@ A new snapshot comes to exist in this order, and in no other:
 2. commit    the catalog's transaction: from here on the snapshot exists
 3. exchange  `current` and `incoming`, in one rename
 4. rename    what was the mirror, now `incoming`, to its dated name
-5. sync      the renames, the folders' times and `mirror.toml`
-6. note      in the catalog that nothing is left to do
+5. give      reverse deltas to the dated folders, in the place of large files  (`supersede`)
+6. sync      if there are any: only then are these files the mirror's alone
+7. patch     the mirror's large files with their changes
+8. sync      the renames, the folders' times and `mirror.toml`, what was patched
+9. note      in the catalog that nothing is left to do
 
 Cut before 2, the snapshot never was; what was copied is kept for the next run
-(`trash/incoming-*`).  Cut after 2, `complete` repeats 3 to 6: which steps were
-done is seen from the inode numbers of the two folders, which the commit holds.
+(`trash/incoming-*`).  Cut after 2, `complete` repeats 3 to 9: which of 3 and 4 were
+done is seen from the inode numbers of the two folders, which the commit holds; 5 and
+7 can be done again, from what lies in `redo/` until 9.
 
-A snapshot is removed likewise: commit that it is going, move its folder to
-`trash/`, empty that, commit that it is gone.
+A snapshot is removed likewise: sync what is to take the place of deltas that depend
+on it, commit that it is going, give these, sync, move its folder to `trash/`, empty
+that, commit that it is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mirrorback.errors import Damaged
 from mirrorback.store import (
@@ -33,11 +38,12 @@ from mirrorback.store import (
     remove,
     settings,
     spool,
+    supersede,
     system,
     tree,
 )
 from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, Catalog
-from mirrorback.store.record import NewSnapshot
+from mirrorback.store.record import NewSnapshot, Replaced
 from mirrorback.store.repository import (
     CURRENT,
     INCOMING,
@@ -64,6 +70,8 @@ def publish(repo: Repository, catalog: Catalog, spooled: spool.Spool, new: NewSn
         # The transaction is written meanwhile; its commit waits for the sync.
         record.snapshot(catalog, spooled, new, mirror, before_commit=synced)
     complete(repo, catalog)
+    supersede.clear_redo(repo)
+    supersede.clear_signatures(repo, catalog)
 
 
 def complete(repo: Repository, catalog: Catalog) -> None:
@@ -81,8 +89,21 @@ def complete(repo: Repository, catalog: Catalog) -> None:
         _restore_time(repo, catalog, number, CURRENT)
         with contextlib.suppress(FileNotFoundError):
             os.rename(MIRROR + b".new", MIRROR, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
+        _supersede(repo, catalog)
         system.sync_filesystem(repo.fd)
         record.published(catalog, number)
+
+
+def _supersede(repo: Repository, catalog: Catalog) -> None:
+    """Let deltas take the place of large files, and these their changes."""
+    waiting = supersede.pending(catalog)
+    for what in waiting:
+        supersede.give(repo, catalog, what)
+    if waiting:
+        system.sync_filesystem(repo.fd)
+    for what in waiting:
+        with contextlib.suppress(FileNotFoundError):  # someone has taken it out of the mirror
+            supersede.patch(repo, catalog, what)
 
 
 def _exchange(repo: Repository, root: int, older: tuple[int, str, int] | None) -> None:
@@ -155,6 +176,8 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
             src_dir_fd=repo.inner,
             dst_dir_fd=repo.inner,
         )
+        supersede.clear_signatures(repo, catalog)
+    supersede.clear_redo(repo)
     empty_trash(repo, salvage=False, progress=progress)
     probe.clean(repo.inner)
     for unfinished in (MIRROR, b"repository.toml"):
@@ -175,17 +198,28 @@ def _next_salvage(repo: Repository) -> bytes:
 
 
 def remove_snapshot(
-    repo: Repository, catalog: Catalog, number: int, name: str, progress: Progress
+    repo: Repository,
+    catalog: Catalog,
+    number: int,
+    name: str,
+    replaced: Sequence[Replaced],
+    progress: Progress,
 ) -> None:
-    """Remove one dated folder and its snapshot; the space is free when it returns."""
-    record.deleting(catalog, number)
+    """Remove one dated folder and its snapshot; the space is free when it returns.  What it
+    takes away from others lies in `redo/`, to take the place of `replaced`."""
+    if replaced:
+        system.sync_filesystem(repo.fd)
+    record.deleting(catalog, number, replaced)
     finish_removal(repo, catalog, number, name, progress)
+    if replaced:
+        supersede.clear_redo(repo)
 
 
 def finish_removal(
     repo: Repository, catalog: Catalog, number: int, name: str, progress: Progress
 ) -> None:
     """The rest of a removal that has been committed."""
+    _supersede(repo, catalog)
     folder = os.fsencode(name)
     if repo.root_number(repo.fd, folder) is not None:
         os.rename(folder, TRASH + b"/" + folder, src_dir_fd=repo.fd, dst_dir_fd=repo.inner)

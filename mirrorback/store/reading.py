@@ -18,6 +18,7 @@ from typing import NamedTuple
 from mirrorback.errors import Trouble
 from mirrorback.model import Digest, Metadata
 from mirrorback.store import content, node, system, xattrs
+from mirrorback.store.signature import SignatureWriter
 
 ATTEMPTS = 3
 Progress = Callable[[int], None]
@@ -112,7 +113,7 @@ def digest_file(dir_fd: int, name: bytes, sparse: bool | None, progress: Progres
             return content.digest_of(fd, st, form, progress)
 
     try:
-        return _read_settled(fd, dir_fd, name, read)
+        return read_settled(fd, dir_fd, name, read)
     finally:
         os.close(fd)
 
@@ -144,27 +145,39 @@ def read_file(dir_fd: int, name: bytes) -> Small | None:
 
 
 def copy_file(
-    dir_fd: int, name: bytes, target: int, progress: Progress, *, sparse: bool | None = None
+    dir_fd: int, name: bytes, target: int, progress: Progress, *, sign: int | None = None
 ) -> Seen:
     """Copy a regular file's content, holes kept, into the empty open file `target`,
-    with its digest taken on the way.
+    with its digest taken on the way, and its signature in the empty open file `sign`.
 
     Raises Trouble for what the source does, OSError for what the drive does.
     """
     fd = open_file(dir_fd, name)
 
     def copy(st: os.stat_result) -> Digest:
-        form = content.wants_sparse(st) if sparse is None else sparse
-        return _copy(fd, target, st, form, progress)
+        os.ftruncate(target, 0)
+        if sign is None:
+            return _copy(fd, target, st, progress)
+        os.ftruncate(sign, 0)
+        signing = SignatureWriter(sign)
+        digest = _copy(fd, target, st, progress, signing.feed)
+        signing.finish(st.st_size, digest)
+        return digest
 
     try:
-        return _read_settled(fd, dir_fd, name, copy, lambda: os.ftruncate(target, 0))
+        return read_settled(fd, dir_fd, name, copy)
     finally:
         os.close(fd)
 
 
-def _copy(fd: int, target: int, st: os.stat_result, sparse: bool, progress: Progress) -> Digest:
-    hashing = content.hasher(sparse)
+def _copy(
+    fd: int,
+    target: int,
+    st: os.stat_result,
+    progress: Progress,
+    also: Callable[[int, bytes], None] = lambda offset, data: None,
+) -> Digest:
+    hashing = content.hasher(content.wants_sparse(st))
     guard = content.CacheGuard(fd, st.st_size)
     end = 0
     parts = content.pieces(fd, st)
@@ -175,6 +188,7 @@ def _copy(fd: int, target: int, st: os.stat_result, sparse: bool, progress: Prog
             break
         offset, data = part
         hashing.feed(offset, data)
+        also(offset, data)
         content.write_all(target, data, offset)
         end = offset + len(data)
         guard.passed(end)
@@ -185,14 +199,11 @@ def _copy(fd: int, target: int, st: os.stat_result, sparse: bool, progress: Prog
     return hashing.finish(st.st_size)
 
 
-def _read_settled(
-    fd: int,
-    dir_fd: int,
-    name: bytes,
-    read: Callable[[os.stat_result], Digest],
-    again: Callable[[], None] = lambda: None,
+def read_settled(
+    fd: int, dir_fd: int, name: bytes, read: Callable[[os.stat_result], Digest]
 ) -> Seen:
-    """Read a file until it is the same before and after, three times at most."""
+    """Have an open file of the source read until it is the same before and after, three times
+    at most.  Raises Trouble."""
     for attempt in range(1, ATTEMPTS + 1):
         now = time.time_ns()
         with troubles:
@@ -204,7 +215,6 @@ def _read_settled(
         same = _state(st) == _state(after)
         if same or attempt == ATTEMPTS:
             break
-        again()
     return Seen(
         metadata,
         digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mirrorback.store import schema
@@ -81,6 +81,7 @@ def published(catalog: Catalog, number: int) -> None:
     """Note that a snapshot's folders are where they belong."""
     with catalog.transaction() as db:
         db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (PUBLISHED, number))
+        db.execute("DELETE FROM replacing")
 
 
 def checked(catalog: Catalog, spool: Spool, now: int) -> None:
@@ -92,9 +93,34 @@ def checked(catalog: Catalog, spool: Spool, now: int) -> None:
         _remember(db, "checked", now)
 
 
-def deleting(catalog: Catalog, number: int) -> None:
-    """Take a snapshot out of every list; its folder is still to be removed."""
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An object whose file has been written anew, into `redo/`: a delta of `stored` bytes over
+    another base, or without one all of it."""
+
+    object: int
+    base: int | None
+    stored: int = 0
+
+
+def deleting(catalog: Catalog, number: int, replaced: Iterable[Replaced]) -> None:
+    """Take a snapshot out of every list; its folder is still to be removed, and before that
+    what depends on it to be replaced."""
     with catalog.transaction() as db:
+        for new in replaced:
+            form = schema.WHOLE if new.base is None else schema.DELTA
+            db.execute("DELETE FROM delta WHERE object = ?", (new.object,))
+            if new.base is not None:
+                db.execute(
+                    "INSERT INTO delta VALUES (?1, ?2, ?3, row_check(?1, ?2, ?3))",
+                    (new.object, new.base, new.stored),
+                )
+            db.execute(
+                f"UPDATE object SET drive = ?1, digest_of_row = {_check(schema.OBJECT, drive='?1')}"
+                " WHERE id = ?2",
+                (form, new.object),
+            )
+            db.execute("INSERT INTO replacing VALUES (?, ?, NULL)", (new.object, form))
         db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (DELETING, number))
 
 
@@ -116,6 +142,8 @@ def deleted(catalog: Catalog, number: int) -> None:
             "DELETE FROM object WHERE id IN (SELECT object FROM temp.freed)"
             " AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.object = object.id)"
         )
+        db.execute("DELETE FROM delta WHERE NOT EXISTS (SELECT 1 FROM object WHERE id = object)")
+        db.execute("DELETE FROM replacing")
         db.execute("DROP TABLE temp.freed")
         db.execute("DELETE FROM snapshot WHERE id = ?", (number,))
 
@@ -166,7 +194,22 @@ def _take_over(db: sqlite3.Connection, spool: Spool, number: int, previous: int)
         " FROM spool.entry ORDER BY id",
         (number,),
     )
+    _take_deltas(db)
     _update_rows(db)
+
+
+def _take_deltas(db: sqlite3.Connection) -> None:
+    """Objects that are deltas from now on."""
+    db.execute(
+        f"UPDATE main.object SET drive = {schema.DELTA},"
+        f" digest_of_row = {_check(schema.OBJECT, drive=str(schema.DELTA))}"
+        " WHERE id IN (SELECT object FROM spool.delta)"
+    )
+    db.execute(
+        "INSERT OR REPLACE INTO main.delta SELECT object, base, stored,"
+        f" {_check(schema.DELTA_ROW)} FROM spool.delta"
+    )
+    db.execute("INSERT INTO main.replacing SELECT object, form, patched FROM spool.replacing")
 
 
 def _update_rows(db: sqlite3.Connection) -> None:

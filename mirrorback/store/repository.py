@@ -22,12 +22,16 @@ SALVAGE = b"incoming-"  # in the trash: what interrupted runs have copied
 CATALOG = b"catalog.db"
 SPOOL = b"spool.db"
 RESERVE = b"reserve"
+SIGNATURES = b"signatures"
+REDO = b"redo"
 README = b"README.txt"
 MIRROR = b"mirror.toml"
 RESERVE_BYTES = 4 << 20
 RESERVE_INODES = 8
 
 HARMLESS = frozenset({b"lost+found"})  # may stand in a folder that counts as empty
+
+DELTA_SUFFIX = b".rdiff.zst"  # of a reverse delta, behind the file's own name
 
 README_TEXT = """\
 This is a backup made by mirrorback.  You do not need mirrorback to read it.
@@ -139,7 +143,7 @@ class Repository:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(CATALOG, dir_fd=self.inner)  # of an attempt that ended before this
         Catalog.create(self.inner_path(CATALOG)).close()
-        for name in (TRASH, b"log", b"signatures", b"redo"):
+        for name in (TRASH, b"log", SIGNATURES, REDO):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=self.inner)
         durable.replace(self.fd, README, README_TEXT.encode())
@@ -155,6 +159,12 @@ class Repository:
     def inner_path(self, name: bytes) -> bytes:
         """The path of a file in `.mirrorback`, for what takes no descriptor."""
         return os.path.join(self.path, INNER, name)
+
+    def open_inner(self, name: bytes) -> int:
+        """A descriptor of a folder in `.mirrorback`, made where there is none.  Raises OSError."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=self.inner)
+        return os.open(name, tree.DIRECTORY_FLAGS, dir_fd=self.inner)
 
     def identity(self) -> tuple[int, int]:
         """Device and inode number of the folder."""
@@ -256,6 +266,16 @@ class Repository:
             os.close(fd)
         ours = (n for n in found if n.startswith(SALVAGE) and n[len(SALVAGE) :].isdigit())
         return sorted(ours, reverse=True)
+
+
+def undo_name(number: int) -> bytes:
+    """The name in `redo/` of what an object of history will be: its reverse delta."""
+    return b"%d.undo" % number
+
+
+def redo_name(number: int) -> bytes:
+    """The name in `redo/` of the changes that make an object of the mirror's file."""
+    return b"%d.redo" % number
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 FORMAT = 1
 APPLICATION_ID = 0x6D626B31  # "mbk1"
 PAGE_SIZE = 8192  # bytes: a night reads nearly all of the catalog, and writes at many places
-WHOLE, SPLIT, ABSENT = 0, 1, 2
+WHOLE, SPLIT, ABSENT, DELTA = 0, 1, 2, 3
 
 # `first` and `last` are snapshot ids, both included; `last` is NULL in the mirror.
 # They may name snapshots that have been deleted since.  `lineage` is the id of
@@ -25,8 +25,9 @@ ENTRY = (
 )
 
 # `drive` says how the drive holds an object: WHOLE, SPLIT over several inodes
-# where it allows no more links, or not at all (ABSENT, such as a device without
-# root).  `ino`, `ctime` and `nlink` are the source's, as of the last backup that saw it.
+# where it allows no more links, not at all (ABSENT, such as a device without
+# root), or as a reverse delta (DELTA).  `ino`, `ctime` and `nlink` are the source's,
+# as of the last backup that saw it.
 OBJECT = (
     "id",
     "kind",
@@ -46,6 +47,14 @@ OBJECT = (
     "ctime",
     "nlink",
 )
+
+# `base` is the object that an object's delta is over, `stored` the delta's size in bytes.
+DELTA_ROW = ("object", "base", "stored")
+
+# What is still to be done of an object after a commit: it is a delta now, or whole again
+# (`form`), and its file lies in `redo/`.  `patched` is the object whose file, so far the
+# object's own, is to get the changes that lie there too; NULL where it has a file of its own.
+REPLACING = ("object", "form", "patched")
 
 CATALOG = """
 CREATE TABLE property (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -69,10 +78,15 @@ CREATE TABLE entry (
     id INTEGER PRIMARY KEY, dir INTEGER NOT NULL, name BLOB NOT NULL, kind INTEGER NOT NULL,
     first INTEGER NOT NULL, last INTEGER, object INTEGER NOT NULL, lineage INTEGER NOT NULL,
     from_dir INTEGER, from_name BLOB, stale INTEGER NOT NULL, digest_of_row INTEGER NOT NULL);
+CREATE TABLE delta (
+    object INTEGER PRIMARY KEY, base INTEGER NOT NULL, stored INTEGER NOT NULL,
+    digest_of_row INTEGER NOT NULL);
+CREATE TABLE replacing (object INTEGER PRIMARY KEY, form INTEGER NOT NULL, patched INTEGER);
 CREATE INDEX entry_place ON entry (dir, name, kind, last);
 CREATE INDEX entry_object ON entry (object);
 CREATE INDEX entry_first ON entry (first);
 CREATE INDEX entry_last ON entry (last) WHERE last IS NOT NULL;
+CREATE INDEX delta_base ON delta (base);
 CREATE INDEX object_linked ON object (ino) WHERE nlink > 1;
 """
 
@@ -104,6 +118,8 @@ CREATE TABLE spool.refresh (
 CREATE TABLE spool.stale (entry INTEGER PRIMARY KEY, stale INTEGER NOT NULL);
 CREATE TABLE spool.closed (entry INTEGER PRIMARY KEY);
 CREATE TABLE spool.split (object INTEGER PRIMARY KEY);
+CREATE TABLE spool.delta (object INTEGER PRIMARY KEY, base, stored);
+CREATE TABLE spool.replacing (object INTEGER PRIMARY KEY, form, patched);
 CREATE TABLE spool.attributes (digest BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE spool.object (
     id INTEGER PRIMARY KEY, kind, mode, owner, mtime, size, rdev, target, attributes, flags,

@@ -256,6 +256,20 @@ def clone_file(src_fd: int, dst_fd: int) -> bool:
     return True
 
 
+def punch_hole(fd: int, offset: int, length: int) -> bool:
+    """Give the space of a range of an open file back, which then reads as zeros (fallocate
+    FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE); False where impossible.  Raises OSError."""
+    fallocate = getattr(_libc(), "fallocate64", None) if LINUX else None
+    if fallocate is None:
+        return False
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if fallocate(fd, 3, offset, length) == 0:
+        return True
+    if ctypes.get_errno() in _CANNOT:
+        return False
+    raise _failed()
+
+
 def inode_flags(fd: int) -> int:
     """The flags of an open file or directory that are kept; 0 where there are none."""
     return _all_flags(fd) & RESTORED_FLAGS

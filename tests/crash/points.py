@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -24,14 +25,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from runs import Nights
-from trees import Tree, describe, differences, require_same
+from trees import SUFFIX, Tree, describe, differences, require_same, require_shown
 
+from mirrorback.engine.backup import BackupResult
 from mirrorback.errors import MirrorbackError
 
 ALLOWED_CODES = {1, 12}
 KEPT_INSIDE = {"repository.toml", "catalog.db", "mirror.toml", "trash", "reserve", "lock", "log",
                "redo", "signatures"}  # fmt: skip
 LIBRARY = ctypes.CDLL(None)
+LARGE = 1 << 18  # bytes
 NEVER = 1 << 40  # no run has so many calls
 
 
@@ -52,13 +55,17 @@ class Scenario:
     def begin(self) -> None:
         """What is to be done each time, in the copy of that state."""
 
+    def backup(self) -> BackupResult:
+        """One backup."""
+        return self.nights.backup()
+
     def run(self) -> None:
         """The use case; raises what it raises."""
-        self.nights.backup()
+        self.backup()
 
     def night(self) -> None:
         """One whole backup, remembered."""
-        name = self.nights.backup().summary.snapshot
+        name = self.backup().summary.snapshot
         assert name is not None
         self.then[name] = describe(self.nights.source)
 
@@ -67,7 +74,7 @@ class Scenario:
         wanted = describe(self.nights.source)
         self._require_published(wanted)
         self.nights.now += timedelta(hours=1)
-        self.nights.backup()
+        self.backup()
         self._require_all(wanted)
 
     def _require_published(self, wanted: Tree) -> None:
@@ -85,7 +92,7 @@ class Scenario:
             names = [snapshot.name for snapshot in history.snapshots()]
         assert set(self.then) - {names[-1]} <= {f.name for f in self.nights.folders()}
         for folder in self.nights.folders():
-            require_same(self.then.get(folder.name, wanted), describe(folder))
+            require_shown(self.then.get(folder.name, wanted), describe(folder))
         assert self.nights.problems() == []
         self._require_tidy()
 
@@ -124,12 +131,108 @@ class Recovery(Night):
     at = 0
 
     def measure(self) -> None:
-        _code, calls = in_child(self.nights.backup, NEVER, 0, 0)
+        _code, calls = in_child(self.backup, NEVER, 0, 0)
         type(self).at = calls * self.percent // 100
 
     def begin(self) -> None:
-        code, _calls = in_child(self.nights.backup, self.at, 0, 0)
+        code, _calls = in_child(self.backup, self.at, 0, 0)
         assert self.at and code == 128 + 9, "the night was not cut"
+
+
+class Large(Scenario):
+    """A night on which large files change: in place, by a shift, all over, their metadata."""
+
+    def prepare(self) -> None:
+        source = self.nights.source
+        (source / "d").mkdir()
+        chance = random.Random(1)
+        for name in ("d/pages", "shifted", "other", "owned", "moved"):
+            (source / name).write_bytes(chance.randbytes(LARGE))
+        time.sleep(0.03)
+        self.night()
+        self._change(2)
+        self.night()
+        self._change(3)
+
+    def _change(self, seed: int) -> None:
+        source, chance = self.nights.source, random.Random(seed)
+        for number in (1, 7):
+            with (source / "d/pages").open("r+b") as file:
+                file.seek(number * 9000)
+                file.write(chance.randbytes(50))
+        shifted = (source / "shifted").read_bytes()
+        (source / "shifted").write_bytes(b"in front" + shifted)
+        (source / "other").write_bytes(chance.randbytes(LARGE))
+        (source / "owned").chmod(0o600 + seed)
+        [moved] = source.glob("moved*")
+        with moved.open("ab") as file:
+            file.write(chance.randbytes(1000))
+        moved.rename(source / f"moved{seed}")
+        time.sleep(0.03)
+
+    def backup(self) -> BackupResult:
+        return self.nights.backup(delta_min_size=LARGE // 2, large_files="delta")
+
+    def _require_published(self, wanted: Tree) -> None:
+        """Restored, every snapshot is exact at any moment; and a folder shows each version,
+        whole, or its delta, or for a moment both."""
+        if not self.nights.current.exists():
+            return
+        with self.nights.history() as history:
+            names = [snapshot.name for snapshot in history.snapshots()]
+        for name in names:
+            then = self.then.get(name, wanted)
+            self.nights.restore(self.top / "back", at=name)
+            require_same(then, describe(self.top / "back"))
+            shutil.rmtree(self.top / "back")
+        for folder in self.nights.folders():
+            found = describe(folder)
+            then = self.then.get(folder.name, wanted)
+            for path in then.keys() & found.keys():
+                assert then[path].content == found[path].content, path
+            assert all(path in found or path + SUFFIX in found for path in then)
+
+    def _require_all(self, wanted: Tree) -> None:
+        super()._require_all(wanted)
+        self._require_published(wanted)
+        assert not any((self.nights.repository / ".mirrorback" / "redo").iterdir())
+
+
+class LargeRecovery(Large):
+    """The run after such a night that was cut, itself cut."""
+
+    percent = 0
+    at = 0
+    measure = Recovery.measure
+    begin = Recovery.begin
+
+
+class LargeDelete(Large):
+    """Deleting a snapshot on which deltas of others depend."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.night()
+        self._change(4)
+        self.night()
+        self.victim = sorted(self.then)[1]
+
+    def run(self) -> None:
+        self.nights.delete(self.victim)
+
+    def after(self) -> None:
+        wanted = describe(self.nights.source)
+        self._require_published(wanted)
+        with self.nights.history() as history:
+            names = [snapshot.name for snapshot in history.snapshots()]
+        if self.victim in names:
+            self.nights.delete(self.victim)
+        del self.then[self.victim]
+        self._change(5)
+        self.nights.now += timedelta(hours=1)
+        self.backup()
+        assert not (self.nights.repository / self.victim).exists()
+        self._require_all(describe(self.nights.source))
 
 
 class Delete(Scenario):
@@ -288,7 +391,7 @@ def points(kind: type[Scenario], folder: Path, first: int, step: int, error: int
         else:
             assert code in (0, 128 + 9), (at, code)
         try:
-            if code == 0 and isinstance(scenario, First | Night):
+            if code == 0 and isinstance(scenario, First | Night | Large):
                 scenario.nights.now += timedelta(days=1)
                 require_same(describe(scenario.nights.source), describe(scenario.nights.current))
             scenario.after()
@@ -301,12 +404,15 @@ def points(kind: type[Scenario], folder: Path, first: int, step: int, error: int
         at += step
 
 
+SCENARIOS = (First, Night, Recovery, Delete, Restore, Large, LargeRecovery, LargeDelete)
+
+
 def main() -> None:
     name, folder, *numbers = sys.argv[1:]
     first, step, error, on = [*map(int, numbers), 0, 0][:4]
-    kind = {k.__name__: k for k in (First, Night, Recovery, Delete, Restore)}[name.split("@")[0]]
+    kind = {k.__name__: k for k in SCENARIOS}[name.split("@")[0]]
     if "@" in name:
-        Recovery.percent = int(name.split("@")[1])
+        Recovery.percent = LargeRecovery.percent = int(name.split("@")[1])
     print(points(kind, Path(folder), first, step, error, on))
 
 

@@ -17,6 +17,7 @@ import pytest
 HERE = Path(__file__).parent
 STEP = int(os.environ.get("MIRRORBACK_CUT_STEP", "7"))
 LONGEST_S = 3000
+SCENARIOS = ["First", "Night", "Delete", "Restore", "Large", "LargeDelete"]
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +46,7 @@ def points(library: Path, folder: Path, scenario: str, *numbers: int) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.parametrize("scenario", ["First", "Night", "Delete", "Restore"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_killed_before_a_call(library: Path, tmp_path: Path, scenario: str) -> None:
     assert points(library, tmp_path, scenario, 1, STEP) > 40 // STEP
 
@@ -56,7 +57,14 @@ def test_the_recovery_killed_too(library: Path, tmp_path: Path, percent: int) ->
     assert points(library, tmp_path, f"Recovery@{percent}", 1, 3 * STEP) > 10 // STEP
 
 
-@pytest.mark.parametrize("scenario", ["First", "Night", "Delete", "Restore"])
+@pytest.mark.parametrize("percent", [60, 75, 85, 92, 97])
+def test_the_recovery_of_large_files_killed_too(
+    library: Path, tmp_path: Path, percent: int
+) -> None:
+    assert points(library, tmp_path, f"LargeRecovery@{percent}", 1, 3 * STEP) > 10 // STEP
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize(
     ("error", "on"),
     [(errno.ENOSPC, 0), (errno.ENOSPC, 1), (errno.EIO, 0), (errno.EIO, 1), (errno.EROFS, 1)],

@@ -10,19 +10,32 @@ import subprocess
 import tempfile
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from runs import Nights
-from trees import Node, Tree, describe, require_same
+from trees import Node, Tree, describe, require_same, require_shown
 
 from mirrorback.engine import backup, build, walking
 from mirrorback.model import ChangeKind
+from mirrorback.plan import large
 
-NAMES = [b"a", b"b", b"c", b"d.txt", b"\xff\xfe", "ü\n[b]".encode(), b" ", b"current", b"x" * 255]
+NAMES = [
+    b"a",
+    b"b",
+    b"c",
+    b"d.txt",
+    b"\xff\xfe",
+    "ü\n[b]".encode(),
+    b" ",
+    b"current",
+    b"x" * 255,
+    b"a.rdiff.zst",
+]
 CONTENTS = [b"", b"0", b"1", b"a" * 5000, b"b" * 5000, b"c" * 70_000, b"ab" * 35_000]
 TIMES = [0, -5_000_000_001, 1_700_000_000_000_000_000, 1_700_000_000_000_000_001]
 SOME_CONTENT = st.sampled_from(CONTENTS)
@@ -37,8 +50,14 @@ EXAMPLES = int(os.environ.get("MIRRORBACK_EXAMPLES", "150"))
 class Nightly(RuleBasedStateMachine):
     """A source that changes in every way, and the nights between."""
 
+    options: ClassVar[dict[str, Any]] = {}
+    replaced: ClassVar[tuple[tuple[ModuleType, str, int], ...]] = ()
+
     def __init__(self) -> None:
         super().__init__()
+        self._patch = pytest.MonkeyPatch()
+        for module, name, value in self.replaced:
+            self._patch.setattr(module, name, value)
         self.top = Path(tempfile.mkdtemp(prefix="history-"))
         self.source = self.top / "source"
         self.source.mkdir()
@@ -53,6 +72,7 @@ class Nightly(RuleBasedStateMachine):
             if self.newest is not None:
                 assert self.nights.problems() == []
         finally:
+            self._patch.undo()
             shutil.rmtree(self.top)
 
     # --- choosing --------------------------------------------------------------------
@@ -285,6 +305,7 @@ class Nightly(RuleBasedStateMachine):
         planned = None
         if self.newest is not None:
             planned = self.nights.backup(init=False, dry_run=True, allow_empty_source=True).summary
+        options = options | self.options
         summary = self.nights.backup(allow_empty_source=True, **options).summary
         note(f"{summary}")
         assert summary.errors == summary.files_stale == 0 and not summary.not_kept
@@ -298,7 +319,7 @@ class Nightly(RuleBasedStateMachine):
         else:
             self.then[summary.snapshot] = wanted
             self._counts_agree(before)
-        if planned is not None and not options:
+        if planned is not None and not options.keys() - self.options.keys():
             counts = [f for f in dir(summary) if f.startswith("files_")]
             assert {f: getattr(planned, f) for f in counts} == {
                 f: getattr(summary, f) for f in counts
@@ -325,10 +346,11 @@ class Nightly(RuleBasedStateMachine):
     def _all_is_as_it_was(self) -> None:
         assert self.newest is not None
         require_same(self.then[self.newest], describe(self.nights.current))
+        assert not any((self.nights.repository / ".mirrorback" / "redo").iterdir())
         names = [folder.name for folder in self.nights.folders()]
         assert names == sorted(set(self.then) - {self.newest})
         for name in names:
-            require_same(self.then[name], describe(self.nights.repository / name))
+            require_shown(self.then[name], describe(self.nights.repository / name))
 
     @precondition(lambda self: self.newest is not None)
     @rule(number=PICK)
@@ -372,7 +394,7 @@ def _expected(old: Node | None, new: Node | None) -> set[ChangeKind | None]:
 class NightlyWithHelpers(Nightly):
     """The same where processes help from the first folder on."""
 
-    _EAGER = (
+    replaced = (
         (build, "MOST_ROWS", 3),
         (walking, "SCOUT_FROM", 0),
         (walking, "FEWEST_SENT", 1),
@@ -380,17 +402,60 @@ class NightlyWithHelpers(Nightly):
         (backup, "NAMES_FOR_HELPERS", 0),
     )
 
-    def __init__(self) -> None:
-        self._patch = pytest.MonkeyPatch()
-        for module, name, value in self._EAGER:
-            self._patch.setattr(module, name, value)
-        super().__init__()
+
+class NightlyWithDeltas(Nightly):
+    """The same where all files but the smallest count as large, on a drive without reflinks."""
+
+    options: ClassVar[dict[str, Any]] = {"delta_min_size": 1000, "large_files": "delta"}
+    replaced = ((large, "LONGEST_CHAIN", 4),)
+
+    def _large(self, number: int) -> bytes:
+        found = [p for p in self._all(folders=False) if stat.S_ISREG(os.lstat(p).st_mode)]
+        found = [p for p in found if os.stat(p).st_size > 1000]
+        if not found:
+            path = self._new(0, b"a")
+            self._write(path, bytes(5000))
+            return path
+        return found[number % len(found)]
+
+    @rule(number=PICK, at=st.integers(0, 80_000), data=st.binary(max_size=30))
+    def scribble(self, number: int, at: int, data: bytes) -> None:
+        path = self._large(number)
+        with open(path, "r+b") as file:
+            file.seek(min(at, os.stat(path).st_size))
+            file.write(data)
+
+    @rule(number=PICK, at=st.lists(st.integers(0, 5_000), min_size=2, max_size=6))
+    def a_few_nights(self, number: int, at: list[int]) -> None:
+        for place in at:
+            self.scribble(number, place, b"%d" % place)
+            self._backup({})
+
+    @precondition(lambda self: len(self.then) > 2)
+    @rule(number=PICK)
+    def delete_a_few(self, number: int) -> None:
+        for _ in range(2):
+            self.delete(number)
+            number //= 7
+
+    @rule(number=PICK)
+    def rename_and_scribble(self, number: int) -> None:
+        path = self._large(number)
+        new = self._new(number // 3, b"a")
+        if os.path.lexists(path) and not path.startswith(new + b"/"):
+            os.rename(path, new)
+            with open(new, "r+b") as file:
+                file.write(b"moved %d" % number)
 
     def teardown(self) -> None:
         try:
-            super().teardown()
+            for name in self.then:
+                target = self.top / "restored"
+                self.nights.restore(target, at=name)
+                require_same(self.then[name], describe(target))
+                shutil.rmtree(target)
         finally:
-            self._patch.undo()
+            super().teardown()
 
 
 def _settings(examples: int) -> settings:
@@ -405,6 +470,7 @@ def _settings(examples: int) -> settings:
 
 Nightly.TestCase.settings = _settings(EXAMPLES)
 NightlyWithHelpers.TestCase.settings = _settings(max(1, EXAMPLES // 5))
+NightlyWithDeltas.TestCase.settings = _settings(max(1, EXAMPLES // 2))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="devices and owners need root")
@@ -415,3 +481,8 @@ class TestExactHistory(Nightly.TestCase):  # type: ignore[misc, name-defined]
 @pytest.mark.skipif(os.geteuid() != 0, reason="devices and owners need root")
 class TestExactHistoryWithHelpers(NightlyWithHelpers.TestCase):  # type: ignore[misc, name-defined]
     """See `NightlyWithHelpers`."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="devices and owners need root")
+class TestExactHistoryWithDeltas(NightlyWithDeltas.TestCase):  # type: ignore[misc, name-defined]
+    """See `NightlyWithDeltas`."""

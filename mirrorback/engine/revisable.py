@@ -1,0 +1,102 @@
+"""Large files that have changed: which of them are stored as what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mirrorback.errors import UsageError
+from mirrorback.model import Kind
+from mirrorback.plan import large
+from mirrorback.plan.large import Form
+from mirrorback.store import past, schema
+from mirrorback.store.catalog import Catalog
+from mirrorback.store.difference import Action, Difference
+from mirrorback.store.spool import Spool
+
+
+class LargeFiles:
+    """The settings on large files of one repository.  `has_reflinks` asks the drive, once and
+    only where it matters."""
+
+    def __init__(self, setting: str, min_size: int, has_reflinks: Callable[[], bool]) -> None:
+        self._setting = setting
+        self._has_reflinks = has_reflinks
+        self._form: Form | None = Form.WHOLE if setting == "whole" else None
+        self.min_size = min_size
+
+    @property
+    def signed(self) -> bool:
+        """Whether large files are to have signatures, for their next change."""
+        return self._setting != "whole"
+
+    @property
+    def form(self) -> Form:
+        """The form of changed large files.  Raises UsageError where the drive cannot do it."""
+        if self._form is None:
+            self._form = large.form(self._setting, reflinks=self._has_reflinks())
+        if self._form is None:
+            raise UsageError("the drive has no reflinks: use --large-files auto or delta")
+        return self._form
+
+    def is_large(self, difference: Difference) -> bool:
+        """Whether a file is to be treated as one."""
+        return self.signed and difference.kind == Kind.FILE and difference.size >= self.min_size
+
+
+def choose(catalog: Catalog, spool: Spool, files: LargeFiles) -> None:
+    """Give those differences of a resolved spool that can be stored so the action REVISE."""
+    if not files.signed:
+        return
+    where = (
+        f"kind = 1 AND action IN ({Action.COPY}, {Action.CLONE}) AND nlink = 1 AND leader IS NULL"
+        " AND size >= ? AND (entry IS NOT NULL OR moved IS NOT NULL)"
+    )
+    found = list(spool.changes(where, (files.min_size,)))
+    chosen = []
+    for difference in found:
+        if difference.action == Action.CLONE and files.form is Form.REFLINK:
+            continue  # a clone shares all of it
+        before = _object_before(spool, difference)
+        if before is not None and _can_go_on(catalog, before, files):
+            chosen.append(difference._replace(action=Action.REVISE, use=before))
+    if chosen:
+        spool.replace(chosen)
+
+
+def _object_before(spool: Spool, difference: Difference) -> int | None:
+    """The object of the mirror that a file is a new version of."""
+    if difference.moved is not None:
+        rows = spool.fetch(
+            "SELECT object FROM spool.gone WHERE entry = ? AND kind = 1", (difference.moved,)
+        )
+        return rows[0][0] if rows else None
+    if difference.old_kind != Kind.FILE:
+        return None
+    elsewhere = "SELECT 1 FROM spool.gone WHERE entry = ? AND moved_to IS NOT NULL"
+    return None if spool.fetch(elsewhere, (difference.entry,)) else difference.object
+
+
+def _can_go_on(catalog: Catalog, number: int, files: LargeFiles) -> bool:
+    """Whether an object is large and in one piece, shown once in the mirror, and may become
+    what the form asks for."""
+    with catalog.lock:
+        size, drive = catalog.db.execute(
+            "SELECT size, drive FROM object WHERE id = ?", (number,)
+        ).fetchone()
+        shown = past.showing(catalog, number)
+    if size < files.min_size or drive != schema.WHOLE:
+        return False
+    if sum(row.last is None for row in shown) != 1:
+        return False
+    return files.form is Form.REFLINK or _can_be_delta(catalog, number, shown)
+
+
+def _can_be_delta(catalog: Catalog, number: int, shown: list[past.PastRow]) -> bool:
+    with catalog.lock:
+        if past.longest_chain(catalog, number) >= large.LONGEST_CHAIN:
+            return False
+        for row in shown:
+            name = large.delta_name(row.name)
+            if name is None or past.overlaps(catalog, row, name):
+                return False
+    return True

@@ -1,0 +1,272 @@
+"""One new version of one large file, made from the one before."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from mirrorback.engine.bench import Bench
+from mirrorback.engine.tally import Tally
+from mirrorback.errors import DeltaTooLarge, NoSpace
+from mirrorback.model import Digest, Metadata
+from mirrorback.plan import large
+from mirrorback.store import content, live, node, past, probe, reading, schema, system
+from mirrorback.store.catalog import Catalog
+from mirrorback.store.copier import NEW_FILE
+from mirrorback.store.difference import Difference
+from mirrorback.store.durable import scratch
+from mirrorback.store.repository import redo_name, undo_name
+from mirrorback.store.revise import Older, Sink, revise
+from mirrorback.store.signature import Signature, SignatureWriter
+from mirrorback.store.spool import Spool
+
+READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+MARGIN = 64 << 20  # bytes to be left free when a file is copied that was not planned to be
+COARSE = 2_000_000_000  # ns: no drive rounds times more than that
+FAR = 1 << 31  # seconds: beyond, drives clamp times
+
+Reviser = Callable[[Sink], Digest]
+
+
+class Impossible(Exception):
+    """The drive cannot do it so, here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What all revisions of a build work with; `signatures` and `redo` are open folders."""
+
+    catalog: Catalog
+    spool: Spool
+    tally: Tally
+    not_kept: node.NotKept
+    dresser: node.Dresser
+    signatures: int
+    redo: int
+
+    def close(self) -> None:
+        """Close the folders."""
+        os.close(self.signatures)
+        os.close(self.redo)
+
+    def dress(self, fd: int, metadata: Metadata) -> None:
+        """Give a new open file its metadata."""
+        missed = self.dresser.dress_open(fd, metadata)
+        if missed:
+            self.not_kept.add(missed)
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A name of the new snapshot that is to be made, in a folder that `into` has open."""
+
+    bench: Bench
+    folder: bytes
+    into: int
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The object that a file is a new version of, its file in the mirror open."""
+
+    number: int
+    metadata: Metadata
+    digest: Digest
+    fd: int
+    st: os.stat_result
+
+
+def opened_before(kit: Kit, difference: Difference, origin: tuple[int, bytes]) -> Before | None:
+    """The object `use` of a difference; None where its file, at `origin`, is no longer what
+    the catalog says.  The caller closes it.  Raises OSError."""
+    assert difference.use is not None
+    metadata, digest = live.object_row(kit.catalog, difference.use)
+    try:
+        fd = os.open(origin[1], READ_SAFELY, dir_fd=origin[0])
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return None
+    st = os.fstat(fd)
+    same = stat.S_ISREG(st.st_mode) and st.st_size == metadata.size
+    if not same or not _same_time(st.st_mtime_ns, metadata.mtime) or digest is None:
+        os.close(fd)
+        return None
+    return Before(difference.use, metadata, digest, fd, st)
+
+
+def _same_time(found: int, wanted: int) -> bool:
+    """Whether a drive's mtime is the one it was given, as far as it can hold it."""
+    holdable = 0 <= wanted < FAR * 1_000_000_000
+    return not holdable or abs(found - wanted) < COARSE
+
+
+class Revision:
+    """The ways to make the file `spot`, object `number`, of the one before."""
+
+    def __init__(self, kit: Kit, spot: Spot, before: Before, number: int) -> None:
+        self._kit = kit
+        self._spot = spot
+        self._before = before
+        self._number = number
+
+    def clone(self) -> reading.Seen:
+        """A file that shares with the one before what has not changed.  Raises Impossible,
+        Altered, Trouble, OSError."""
+        from mirrorback.store.patch import CloneSink
+
+        name, into = self._spot.difference.name, self._spot.into
+        new = os.open(name, NEW_FILE, 0o600, dir_fd=into)
+        try:
+
+            def make(st: os.stat_result, revised: Reviser) -> Digest:
+                os.ftruncate(new, 0)
+                if not system.clone_file(self._before.fd, new):
+                    raise Impossible
+                digest = revised(CloneSink(new, self._kit.tally.copied))
+                os.ftruncate(new, st.st_size)
+                return digest
+
+            seen = self._read(make)
+            self._kit.dress(new, seen.metadata)
+            return seen
+        except BaseException:
+            os.unlink(name, dir_fd=into)
+            raise
+        finally:
+            os.close(new)
+
+    def change(self, origin: tuple[int, bytes]) -> reading.Seen:
+        """The file before itself, its changes to be written into it when history has its
+        reverse delta.  Raises Impossible, TooMuch, Altered, Trouble, OSError."""
+        with self._kit.catalog.lock:
+            known = past.links_of(self._kit.catalog, self._before.number)
+        spot, before = self._spot, self._before
+        if spot.bench.salvaging:
+            spot.bench.let_go_of_salvage(spot.folder, spot.difference.name, before.st.st_ino)
+        if os.fstat(before.fd).st_nlink != known:
+            raise Impossible  # someone has a link to it
+        redo_folder = self._kit.redo
+        with (
+            scratch(redo_folder, undo_name(self._before.number)) as undo,
+            scratch(redo_folder, redo_name(self._number)) as redo,
+        ):
+            seen = self._read(partial(self._write_deltas, undo, redo))
+            self._link(origin)
+            self._kit.tally.written(os.fstat(redo).st_size)
+            self._record(undo, patched=self._number)
+        return seen
+
+    def undo_by_content(self, seen: reading.Seen) -> None:
+        """Now that the file has been copied, a reverse delta for the one before, if that is
+        worth it: what moved within the file is found.  Raises OSError."""
+        from mirrorback.store.delta_writer import DeltaWriter
+        from mirrorback.store.encoder import encode
+
+        assert seen.digest is not None
+        size = self._before.st.st_size
+        new = os.open(self._spot.difference.name, READ_SAFELY, dir_fd=self._spot.into)
+        try:
+            with scratch(self._kit.redo, undo_name(self._before.number)) as fd:
+                undo = DeltaWriter(fd)
+                limit = large.delta_limit(size)
+                if not encode(
+                    self._before.fd, new, undo, limit=limit, progress=self._kit.tally.read
+                ):
+                    raise Impossible
+                undo.finish(size, self._before.digest, seen.metadata.size, seen.digest)
+                self._record(fd, patched=None)
+        except (Impossible, DeltaTooLarge):
+            pass  # the one before stays whole
+        finally:
+            os.close(new)
+
+    def require_room(self) -> None:
+        """Raises NoSpace where the drive cannot take the file as a whole, which nobody knew
+        before it was read."""
+        free, _inodes = probe.free_space(self._spot.into)
+        needed = self._spot.difference.allocated
+        if needed + MARGIN > free:
+            raise NoSpace(
+                f"the drive has room for {free:,} bytes, and a large file that has changed all"
+                f" over needs {needed:,}: delete snapshots (`mirrorback delete`) or free space"
+            )
+
+    def _read(self, make: Callable[[os.stat_result, Reviser], Digest]) -> reading.Seen:
+        """Have the source's file compared with the one before, and signed."""
+        kit, before, name = self._kit, self._before, self._spot.difference.name
+        with reading.troubles:
+            origin = self._spot.bench.source.open(self._spot.folder)
+        fd = reading.open_file(origin, name)
+        signature = Signature.open(
+            kit.signatures, b"%d" % before.number, before.st.st_size, before.digest
+        )
+        older = Older(before.fd, before.st.st_size, signature)
+        try:
+            with scratch(kit.signatures, b"%d" % self._number) as sign:
+
+                def read(st: os.stat_result) -> Digest:
+                    os.ftruncate(sign, 0)
+                    signing = SignatureWriter(sign)
+                    revised = partial(
+                        revise,
+                        fd,
+                        st,
+                        older,
+                        sign=signing,
+                        progress=kit.tally.read,
+                        sparse=content.wants_sparse(st),
+                    )
+                    digest = make(st, revised)
+                    signing.finish(st.st_size, digest)
+                    return digest
+
+                return reading.read_settled(fd, origin, name, read)
+        finally:
+            os.close(fd)
+            if signature is not None:
+                signature.close()
+
+    def _write_deltas(
+        self, undo_fd: int, redo_fd: int, st: os.stat_result, revised: Reviser
+    ) -> Digest:
+        from mirrorback.store.delta_writer import DeltaWriter
+        from mirrorback.store.patch import DeltaSink
+
+        for fd in (undo_fd, redo_fd):
+            os.ftruncate(fd, 0)
+        undo, redo = DeltaWriter(undo_fd), DeltaWriter(redo_fd)
+        old, new = self._before.st.st_size, st.st_size
+        sink = DeltaSink(undo, redo, (old, new), large.revision_limit(old, new))
+        digest = revised(sink)
+        sink.finish()
+        undo.finish(old, self._before.digest, new, digest)
+        redo.finish(new, digest, old, self._before.digest)
+        return digest
+
+    def _link(self, origin: tuple[int, bytes]) -> None:
+        try:
+            os.link(
+                origin[1],
+                self._spot.difference.name,
+                src_dir_fd=origin[0],
+                dst_dir_fd=self._spot.into,
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            raise Impossible from error
+
+    def _record(self, undo: int, patched: int | None) -> None:
+        """The one before is the reverse delta `undo` from now on."""
+        self._kit.dress(undo, self._before.metadata)
+        stored = os.fstat(undo).st_size
+        self._kit.tally.written(stored)
+        self._kit.spool.add("delta", self._before.number, self._number, stored)
+        self._kit.spool.add("replacing", self._before.number, schema.DELTA, patched)

@@ -1,0 +1,136 @@
+"""The changes of a large file: written into a clone of it, or into deltas both ways.
+
+The *undo* delta rebuilds the old file from the new one and is what history gets.  The *redo*
+delta makes the new file of the old one.  All that either copies stands at the same offset in
+both files, so the undo delta is right, and the redo delta can be applied, whether the file they
+are over has none, some, or all of the changes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from mirrorback.store import content, system
+from mirrorback.store.delta_reader import DeltaReader
+from mirrorback.store.delta_writer import DeltaWriter
+from mirrorback.store.differing import differing
+from mirrorback.store.revise import TooMuch
+
+PAGE = 4096
+_ZEROS = bytes(content.CHUNK)
+
+
+class CloneSink:
+    """Writes the changes into a file that shares all bytes of the old one (`revise.Sink`)."""
+
+    def __init__(self, fd: int, progress: Callable[[int], None]) -> None:
+        self._fd = fd
+        self._progress = progress
+
+    def changed(self, offset: int, old: bytes, new: bytes) -> None:
+        """See `revise.Sink`."""
+        common = min(len(old), len(new))
+        for start, end in differing(old[:common], new[:common]):
+            # Whole pages: a drive that shares blocks shares no less.
+            start -= start % PAGE
+            end = min(common, end + -end % PAGE)
+            self._write(offset + start, new[start:end])
+        self._write(offset + common, new[common:])
+
+    def _write(self, offset: int, data: bytes) -> None:
+        write_or_punch(self._fd, offset, data)
+        self._progress(len(data))
+
+
+class DeltaSink:
+    """Writes the changes as an undo and a redo delta (`revise.Sink`)."""
+
+    def __init__(
+        self, undo: DeltaWriter, redo: DeltaWriter, sizes: tuple[int, int], limit: int
+    ) -> None:
+        """`sizes` of the old and the new file in bytes; `limit` bytes may
+        differ, more raise TooMuch."""
+        self._undo = undo
+        self._redo = redo
+        self._old_size, self._new_size = sizes
+        self._common = min(sizes)
+        self._left = limit
+        self._at = 0  # all before is told
+
+    def changed(self, offset: int, old: bytes, new: bytes) -> None:
+        """See `revise.Sink`.  Raises TooMuch, OSError."""
+        common = min(len(old), len(new))
+        for start, end in differing(old[:common], new[:common]):
+            self._change(offset + start, old[start:end], new[start:end])
+        if len(old) != len(new):
+            self._change(offset + common, old[common:], new[common:])
+
+    def finish(self) -> None:
+        """Tell the rest, up to the ends of both files.  Raises TooMuch, OSError."""
+        self._same(self._common)
+        self._tail(self._undo, self._old_size)
+        self._tail(self._redo, self._new_size)
+
+    def _change(self, offset: int, old: bytes, new: bytes) -> None:
+        self._same(min(offset, self._common))
+        if offset > self._at:  # a hole before what is told, in the longer file
+            self._tail(self._undo if old else self._redo, offset)
+        self._spend(max(len(old), len(new)))
+        if old:
+            self._undo.literal(old)
+        if new:
+            self._redo.literal(new)
+        self._at = offset + max(len(old), len(new))
+
+    def _same(self, end: int) -> None:
+        if end > self._at:
+            for delta in (self._undo, self._redo):
+                delta.copy(self._at, end - self._at)
+            self._at = end
+
+    def _tail(self, delta: DeltaWriter, end: int) -> None:
+        """A hole of one file beyond the other's end."""
+        at = max(self._at, self._common)
+        self._spend(max(0, end - at))
+        while at < end:
+            part = min(end - at, len(_ZEROS))
+            delta.literal(_ZEROS[:part])
+            at += part
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise TooMuch
+
+
+def apply(redo: DeltaReader, fd: int) -> None:
+    """Give an open file the changes in a redo delta; it may have had some of them.
+    Raises Damaged where the delta is, OSError."""
+    at = 0
+    for length, literal, offset in zip(*(column.tolist() for column in redo.segments), strict=True):
+        done = 0
+        while literal and done < length:
+            part = min(length - done, content.CHUNK)
+            write_or_punch(fd, at + done, redo.literal(offset + done, part))
+            done += part
+        at += length
+    os.ftruncate(fd, redo.old_size)
+
+
+def write_or_punch(fd: int, offset: int, data: bytes) -> None:
+    """Write, but leave holes where there are whole pages of zeros.  Raises OSError."""
+    at = 0
+    while at < len(data):
+        end = at + PAGE - (offset + at) % PAGE
+        hole = _is_zero_page(data, at, end)
+        while end < len(data) and _is_zero_page(data, end, end + PAGE) == hole:
+            end += PAGE
+        end = min(end, len(data))
+        if not hole or not system.punch_hole(fd, offset + at, end - at):
+            content.write_all(fd, data[at:end], offset + at)
+        at = end
+
+
+def _is_zero_page(data: bytes, start: int, end: int) -> bool:
+    return end - start == PAGE and data[start:end] == _ZEROS[:PAGE]

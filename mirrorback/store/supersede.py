@@ -1,0 +1,245 @@
+"""What is left to do of large files after a commit: history gets deltas, the mirror changes.
+
+An object that the catalog has in `replacing` is a reverse delta by now (or whole again), whose
+file lies in `redo/`.  `give` puts it in the place of the object's file in every dated folder;
+`patch` then writes the changes that lie there too into the file itself, which is the mirror's
+alone.  Both can be done again, and do nothing where all is done.  In between everything must
+be synced: `publish` sees to that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mirrorback.errors import Damaged
+from mirrorback.model import Metadata, Snapshot
+from mirrorback.store import content, durable, live, node, past, schema, system, tree
+from mirrorback.store.catalog import ABOVE_ROOT, Catalog
+from mirrorback.store.past import PastRow
+from mirrorback.store.repository import (
+    CURRENT,
+    DELTA_SUFFIX,
+    REDO,
+    SIGNATURES,
+    Repository,
+    redo_name,
+    undo_name,
+)
+
+_READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Replacing(NamedTuple):
+    """A row of that table."""
+
+    object: int
+    form: int
+    patched: int | None
+
+
+def pending(catalog: Catalog) -> list[Replacing]:
+    """What is left to do."""
+    rows = catalog.db.execute("SELECT object, form, patched FROM replacing ORDER BY object")
+    return [Replacing._make(row) for row in rows]
+
+
+def give(repo: Repository, catalog: Catalog, what: Replacing) -> None:
+    """Put an object's new file in the place of the former in all dated folders.
+    Raises OSError, Damaged."""
+    redo = repo.open_inner(REDO)
+    try:
+        new = undo_name(what.object)
+        try:
+            os.stat(new, dir_fd=redo, follow_symlinks=False)
+        except FileNotFoundError:
+            return  # all was done, and the file has gone
+        metadata, _digest = live.object_row(catalog, what.object)
+        for row, snapshot, folder in _shown(repo, catalog, what.object):
+            _replace(redo, new, folder, row.name, metadata, what.form)
+            _restore_time(catalog, row.dir, snapshot, folder)
+    finally:
+        os.close(redo)
+
+
+def patch(repo: Repository, catalog: Catalog, what: Replacing) -> None:
+    """Write the changes of an object into its file in the mirror.  Raises OSError."""
+    from mirrorback.store.delta_reader import DeltaReader
+    from mirrorback.store.patch import apply
+
+    if what.patched is None:
+        return
+    redo = repo.open_inner(REDO)
+    try:
+        changes = os.open(redo_name(what.patched), _READ_SAFELY, dir_fd=redo)
+    except FileNotFoundError:
+        return  # all was done
+    finally:
+        os.close(redo)
+    try:
+        with _in_mirror(repo, catalog, what.patched) as fd:
+            # Where the changes are damaged the mirror's file is too, as `verify` will find.
+            with contextlib.suppress(Damaged):
+                apply(DeltaReader(changes), fd)
+            metadata, _digest = live.object_row(catalog, what.patched)
+            node.Dresser().dress_open(fd, metadata, fresh=False)
+    finally:
+        os.close(changes)
+
+
+def clear_redo(repo: Repository) -> None:
+    """Empty `redo`: nothing is left to do.  Raises OSError."""
+    redo = repo.open_inner(REDO)
+    try:
+        for name in os.listdir(redo):
+            os.unlink(name, dir_fd=redo)
+    finally:
+        os.close(redo)
+
+
+def clear_signatures(repo: Repository, catalog: Catalog) -> None:
+    """Remove the signatures of what the mirror does not show.  Raises OSError."""
+    signatures = repo.open_inner(SIGNATURES)
+    try:
+        for name in os.listdir(signatures):
+            if not (name.isascii() and name.isdigit()) or not _in_use(catalog, int(name)):
+                os.unlink(name, dir_fd=signatures)
+    finally:
+        os.close(signatures)
+
+
+def _in_use(catalog: Catalog, number: int) -> bool:
+    found = catalog.db.execute(
+        "SELECT 1 FROM entry WHERE object = ? AND last IS NULL LIMIT 1", (number,)
+    ).fetchone()
+    return found is not None
+
+
+def _shown(
+    repo: Repository, catalog: Catalog, number: int
+) -> Iterator[tuple[PastRow, Snapshot, int]]:
+    """Every entry and dated folder that shows an object, the latter with a descriptor of the
+    directory in which it stands, good until the next step."""
+    snapshots = [s for s in catalog.snapshots() if not s.current]
+    for row in past.showing(catalog, number):
+        path = b"" if row.dir == ABOVE_ROOT else catalog.directory_path(row.dir)
+        for snapshot in snapshots:
+            if not row.shown_in(snapshot.id):
+                continue
+            try:
+                top = os.open(os.fsencode(snapshot.name), tree.DIRECTORY_FLAGS, dir_fd=repo.fd)
+            except FileNotFoundError:
+                continue  # someone has removed it
+            cursor = tree.Cursor(top)
+            try:
+                yield row, snapshot, cursor.open(path)
+            except FileNotFoundError:
+                pass
+            finally:
+                cursor.close()
+                os.close(top)
+
+
+def _replace(
+    redo: int, new: bytes, folder: int, name: bytes, metadata: Metadata, form: int
+) -> None:
+    """In one directory."""
+    delta = name + DELTA_SUFFIX
+    wanted, former = (delta, name) if form == schema.DELTA else (name, delta)
+    _link(redo, new, folder, wanted)
+    with contextlib.suppress(FileNotFoundError):
+        st = os.stat(former, dir_fd=folder, follow_symlinks=False)
+        ours = stat.S_ISREG(st.st_mode)
+        if form == schema.DELTA:
+            ours = ours and st.st_size == metadata.size  # or someone has put it there
+        if ours:
+            os.unlink(former, dir_fd=folder)
+
+
+def _link(redo: int, new: bytes, folder: int, name: bytes) -> None:
+    """Give a file of `redo` a name in another directory, in the place of what has it."""
+    wanted = os.stat(new, dir_fd=redo, follow_symlinks=False)
+    try:
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        os.link(new, name, src_dir_fd=redo, dst_dir_fd=folder, follow_symlinks=False)
+        return
+    if (there.st_dev, there.st_ino) == (wanted.st_dev, wanted.st_ino):
+        return
+    link = new + b".link"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(link, dir_fd=redo)
+    os.link(new, link, src_dir_fd=redo, dst_dir_fd=redo, follow_symlinks=False)
+    os.rename(link, name, src_dir_fd=redo, dst_dir_fd=folder)
+
+
+def _restore_time(catalog: Catalog, directory: int, snapshot: Snapshot, fd: int) -> None:
+    """Give a directory the mtime back that it has lost when a name in it changed."""
+    place = catalog.db.execute(
+        "SELECT parent, name FROM directory WHERE id = ?", (directory,)
+    ).fetchone()
+    row = past.entry(catalog, place[0], place[1], snapshot.id) if place else None
+    if row is not None:
+        node.set_times(fd, row.metadata.mtime)
+
+
+@contextlib.contextmanager
+def _in_mirror(repo: Repository, catalog: Catalog, number: int) -> Iterator[int]:
+    """The mirror's file of an object, open for writing.  If by now it has a name that the
+    catalog does not know, that keeps what it shows: the mirror gets a file of its own.
+    Raises OSError."""
+    entry = live.places_of(catalog, number)[0]
+    directory, name = live.place(catalog, entry)
+    top = os.open(CURRENT, tree.DIRECTORY_FLAGS, dir_fd=repo.fd)
+    cursor = tree.Cursor(top)
+    try:
+        folder = cursor.open(catalog.directory_path(directory))
+        fd = _open_to_write(folder, name)
+        try:
+            if os.fstat(fd).st_nlink == 1:
+                yield fd
+                return
+            with _copied(repo, fd, folder, name) as own:
+                yield own
+            _restore_time(catalog, directory, catalog.snapshots()[-1], folder)
+        finally:
+            os.close(fd)
+    finally:
+        cursor.close()
+        os.close(top)
+
+
+def _open_to_write(folder: int, name: bytes) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=folder)
+    except PermissionError:
+        if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise
+        os.chmod(name, 0o600, dir_fd=folder)
+        fd = os.open(name, flags, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, "is no longer a file", name)
+    return fd
+
+
+@contextlib.contextmanager
+def _copied(repo: Repository, old: int, folder: int, name: bytes) -> Iterator[int]:
+    """A copy of an open file, which takes its name when the block has ended."""
+    redo = repo.open_inner(REDO)
+    try:
+        with durable.scratch(redo, b"copy") as fd:
+            st = os.fstat(old)
+            if not system.clone_file(old, fd):
+                for offset, data in content.pieces(old, st):
+                    content.write_all(fd, data, offset)
+                os.ftruncate(fd, st.st_size)
+            yield fd
+            os.rename(b"copy", name, src_dir_fd=redo, dst_dir_fd=folder)
+    finally:
+        os.close(redo)
