@@ -398,6 +398,7 @@ class _Run:
 
     def _remember_settings(self) -> None:
         """Options that are kept in the repository, and where the source is now."""
+        self._repo.renew_readme()
         old = self._repo.settings
         options = self._options
         new = dataclasses.replace(

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import BinaryIO
 
-from mirrorback.engine.open_version import OpenVersion, open_version
-from mirrorback.errors import Damaged, DriveError, NotInHistory
-from mirrorback.model import Change, Digest, Entry, Kind, Snapshot, Version
+from mirrorback.errors import Damaged, NotInHistory
+from mirrorback.model import Change, Entry, Kind, Snapshot, Version
 from mirrorback.plan import history as rules
 from mirrorback.plan import paths, patterns, when
 from mirrorback.plan.history import State
-from mirrorback.store import content, past, settings, tree
+from mirrorback.store import past, settings, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import CATALOG, DELTA_SUFFIX, Repository, drive_errors
 from mirrorback.store.schema import DELTA
 
 TOPS_KEPT = 64
-READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class History:
@@ -343,90 +338,6 @@ class History:
     def _state(self, row: PastRow, others: frozenset[int] | None) -> State:
         state = _state(tree.join(self.folder_path(row.dir), row.name), row)
         return replace(state, others=others or frozenset({row.lineage}))
-
-    # --- content -----------------------------------------------------------------------------
-
-    def cat(self, path: bytes, when_: str | None, out: BinaryIO) -> None:
-        """Write a file's content to `out`; its digest is checked on the way.
-        Raises NotInHistory, Damaged."""
-        found, snapshot = self.find_path(path, when_)
-        row = self.entry(found, snapshot)
-        if row.metadata.kind is not Kind.FILE:
-            raise NotInHistory(
-                f"{settings.escape(found)} is not a file but a {row.metadata.kind.label}"
-            )
-        with contextlib.closing(open_version(self, row, snapshot)) as version:
-            self.read_through(found, row, version, lambda _offset, data: out.write(data))
-
-    @contextlib.contextmanager
-    def opened_at(
-        self, cursor: tree.Cursor, path: bytes, row: PastRow, snapshot: Snapshot
-    ) -> Iterator[tuple[int, os.stat_result]]:
-        """The file on the drive that holds a version, by a cursor in the snapshot's folder.
-        Raises Damaged where there is none of its size."""
-        shown = settings.escape(path)
-        parent, name = tree.parent_of(path)
-        try:
-            fd = os.open(name, READ_SAFELY, dir_fd=cursor.open(parent))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise Damaged(f"{shown} is missing from the folder of {snapshot.name}") from error
-        except OSError as error:
-            raise DriveError(f"{shown} cannot be read: {error.strerror}") from error
-        try:
-            st = os.fstat(fd)
-            if not stat.S_ISREG(st.st_mode) or st.st_size != row.metadata.size:
-                raise Damaged(f"{shown} in {snapshot.name} is not what was backed up")
-            yield fd, st
-        finally:
-            os.close(fd)
-
-    def checked(
-        self,
-        path: bytes,
-        row: PastRow,
-        fd: int,
-        st: os.stat_result,
-        write: Callable[[int, bytes], object],
-    ) -> None:
-        """Hand a version's content to `write` (offset, data), holes left out.  Raises
-        Damaged at the end where the digest is wrong."""
-        hashing = content.hasher(bool(row.digest and row.digest.sparse))
-        for offset, data in content.pieces(fd, st):
-            hashing.feed(offset, data)
-            write(offset, data)
-        self._require(path, row, hashing.finish(st.st_size))
-
-    def read_through(
-        self,
-        path: bytes,
-        row: PastRow,
-        version: OpenVersion,
-        write: Callable[[int, bytes], object],
-    ) -> None:
-        """Hand all of an open version's content to `write` (offset, data).  Raises Damaged at
-        the end where the digest is wrong."""
-        hashing = content.hasher(bool(row.digest and row.digest.sparse))
-        at = 0
-        while data := version.pread(at, content.CHUNK):
-            hashing.feed(at, data)
-            write(at, data)
-            at += len(data)
-        self._require(path, row, hashing.finish(version.size))
-
-    def is_changing(self, row: PastRow) -> bool:
-        """Whether the whole file that a version was, by its row, is that no more, or is still
-        to become it."""
-        with self.catalog.lock:
-            held = past.holding(self.catalog, row.object)
-        return held is None or held.patched or (held.drive == DELTA and row.drive != DELTA)
-
-    @staticmethod
-    def _require(path: bytes, row: PastRow, digest: Digest) -> None:
-        if row.digest is not None and digest != row.digest:
-            raise Damaged(
-                f"{settings.escape(path)} is damaged on the drive: its content is not what was"
-                " backed up; `mirrorback verify` tells which snapshots show it"
-            )
 
 
 def _entry(path: bytes, row: PastRow) -> Entry:

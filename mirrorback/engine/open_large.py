@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, NamedTuple
 
-from mirrorback.engine.open_version import OpenVersion, open_in, open_whole, path_of, told
+from mirrorback.engine.open_version import OpenVersion, Whole, open_in, path_of, told
 from mirrorback.engine.past_file import PastFile
 from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Snapshot
 from mirrorback.plan import large
 from mirrorback.store import past, schema, settings, system
+from mirrorback.store.catalog import translated
 from mirrorback.store.delta_reader import DeltaReader
 from mirrorback.store.past import Holding, PastRow
 from mirrorback.store.repository import REDO, redo_name, undo_name
@@ -27,14 +29,21 @@ if TYPE_CHECKING:
 class Large:
     """A version of a large file.  The whole file that it is read from may be given the next
     version's changes meanwhile; by then the catalog has another way to it.  So it is asked
-    after each look whether the way is still the same: only then is what was read right."""
+    after each look whether the way is still the same: only then is what was read right.
+
+    What was opened stays open, for deltas may be removed from the drive while they are read.
+    """
 
     def __init__(self, history: History, row: PastRow, snapshot: Snapshot) -> None:
         self._history = history
         self._row = row
+        self._path = path_of(history, row)
         self._snapshot = snapshot
-        self._way = _Way.find(history, row.object)
-        self._version = self._open()
+        self._opened = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        with self._opened:  # closes where it fails
+            self._way = self._find(row.object, ())
+            self._opened = self._opened.pop_all()
 
     @property
     def size(self) -> int:
@@ -44,123 +53,101 @@ class Large:
     def pread(self, offset: int, size: int) -> bytes:
         """See `OpenVersion`."""
         while True:
-            version = self._version
+            way = self._way
             try:
-                data = version.pread(offset, size)
+                data = way.file.pread(offset, size)
             except Damaged:
-                if self._way.holds(self._history):
+                if way.holds(self._history):
                     raise
+            except OSError as error:
+                shown = settings.escape(self._path)
+                raise DriveError(f"{shown} cannot be read: {error.strerror}") from error
             else:
-                if self._way.holds(self._history):
+                if way.holds(self._history):
                     return data
-            self._renew(version)
+            with self._lock:
+                if self._way is way:
+                    self._way = self._find(way.base, way.deltas)
 
     def close(self) -> None:
         """See `OpenVersion`."""
-        self._version.close()
+        self._opened.close()
 
-    def _renew(self, former: OpenVersion) -> None:
-        with self._history.catalog.lock:
-            if self._version is former:
-                self._way = _Way.find(self._history, self._row.object)
-                self._version = self._open()
-                former.close()
-
-    def _open(self) -> OpenVersion:
+    def _find(self, number: int, deltas: tuple[int, ...]) -> _Way:
+        """The way to what the open deltas lead to, an object.  Raises Damaged, DriveError."""
         while True:
+            chain, base, held = _chain(self._history, number)
             try:
-                return self._way.open(self._history, self._row, self._snapshot)
+                with told(self._path, self._snapshot):
+                    return self._open(chain, base, held, deltas)
             except Damaged:
-                if self._way.holds(self._history):
+                if _chain(self._history, number) == (chain, base, held):
                     raise
-                self._way = _Way.find(self._history, self._row.object)
 
-
-class _Way:
-    """Which files an object is read from, as the catalog has it at a moment."""
-
-    def __init__(self, chain: list[int], base: int, held: Holding) -> None:
-        self._chain = chain  # objects that are deltas, each over the next
-        self._base = base  # the object that is whole
-        self._held = held
-
-    @classmethod
-    def find(cls, history: History, number: int) -> _Way:
-        """The way to an object.  Raises Damaged where there is none."""
-        chain: list[int] = []
-        with history.catalog.lock:
-            held = past.holding(history.catalog, number)
-            while held is not None and held.drive == schema.DELTA:
-                chain.append(number)
-                if held.base is None or len(chain) > 2 * large.LONGEST_CHAIN:
-                    break
-                number = held.base
-                held = past.holding(history.catalog, number)
-        if held is None or held.drive == schema.DELTA:
+    def _open(self, chain: list[int], base: int, held: Holding, deltas: tuple[int, ...]) -> _Way:
+        fds = list(deltas)
+        for number in chain:
+            fds.append(self._keep(open_object(self._history, number, delta=True)))
+        whole = self._keep(open_object(self._history, base, delta=False))
+        past_base = tuple(fds)
+        if held.patched and not fds:
+            # What is wanted is still to be made of the mirror's file.
+            redo = _open_redo(self._history, redo_name(base))
+            if redo is not None:  # else it has been made
+                fds.append(self._keep(redo))
+        file: OpenVersion | PastFile
+        if fds:
+            readers = [DeltaReader(fd) for fd in fds]
+            file = PastFile(whole, readers, changing=held.patched)
+        else:
+            file = Whole(whole, os.fstat(whole).st_size, self._path)
+        if file.size != self.size:
             raise Damaged(
-                "the catalog does not tell what a delta starts from; `mirrorback rebuild` makes"
-                " a new catalog from the folders"
+                f"{settings.escape(self._path)} in {self._snapshot.name} is not what was backed up;"
+                " `mirrorback verify` looks at all"
             )
-        return cls(chain, number, held)
+        return _Way(past_base, base, held, file)
+
+    def _keep(self, fd: int) -> int:
+        self._opened.callback(os.close, fd)
+        return fd
+
+
+class _Way(NamedTuple):
+    """How a version is read: through open deltas, over an object that is whole."""
+
+    deltas: tuple[int, ...]
+    base: int
+    held: Holding
+    file: OpenVersion | PastFile
 
     def holds(self, history: History) -> bool:
-        """Whether what is read from these files is still right."""
-        if not self._held.live:
+        """Whether what is read so is still right."""
+        if not self.held.live:
             return True  # history's files do not change
-        with history.catalog.lock:
-            now = past.holding(history.catalog, self._base)
+        with history.catalog.lock, translated():
+            now = past.holding(history.catalog, self.base)
         return now is not None and now.drive != schema.DELTA
 
-    def open(self, history: History, row: PastRow, snapshot: Snapshot) -> OpenVersion:
-        """Open all of them.  Raises Damaged, DriveError."""
-        if not self._chain and not self._held.patched:
-            return open_whole(history, row, snapshot)
-        path = path_of(history, row)
-        with contextlib.ExitStack() as opened, told(path, snapshot):
-            fds = [open_object(history, number, delta=True) for number in self._chain]
-            for fd in fds:
-                opened.callback(os.close, fd)
-            base = open_object(history, self._base, delta=False)
-            opened.callback(os.close, base)
-            if not fds:
-                # What is wanted is still to be made of the mirror's file.
-                redo = _open_redo(history, redo_name(self._base))
-                if redo is None:  # it has been made
-                    return open_whole(history, row, snapshot)
-                opened.callback(os.close, redo)
-                fds.append(redo)
-            readers = [DeltaReader(fd) for fd in fds]
-            file = PastFile(base, readers, changing=self._held.patched)
-            if file.size != row.metadata.size:
-                raise Damaged(
-                    f"the delta of {settings.escape(path)} in {snapshot.name} is that of another"
-                    " version"
-                )
-            return _Delta(path, file, opened.pop_all())
 
-
-class _Delta:
-    """A version that is read through deltas."""
-
-    def __init__(self, path: bytes, file: PastFile, opened: contextlib.ExitStack) -> None:
-        self._path = path
-        self._file = file
-        self._opened = opened
-
-    @property
-    def size(self) -> int:
-        return self._file.size
-
-    def pread(self, offset: int, size: int) -> bytes:
-        try:
-            return self._file.pread(offset, size)
-        except OSError as error:
-            raise DriveError(
-                f"{settings.escape(self._path)} cannot be read: {error.strerror}"
-            ) from error
-
-    def close(self) -> None:
-        self._opened.close()
+def _chain(history: History, number: int) -> tuple[list[int], int, Holding]:
+    """The deltas from an object on, and the whole object at their end.  Raises Damaged where
+    there is none."""
+    chain: list[int] = []
+    with history.catalog.lock, translated():
+        held = past.holding(history.catalog, number)
+        while held is not None and held.drive == schema.DELTA:
+            chain.append(number)
+            if held.base is None or len(chain) > 2 * large.LONGEST_CHAIN:
+                break
+            number = held.base
+            held = past.holding(history.catalog, number)
+    if held is None or held.drive == schema.DELTA:
+        raise Damaged(
+            "the catalog does not tell what a delta starts from; `mirrorback rebuild` makes a new"
+            " catalog from the folders"
+        )
+    return chain, number, held
 
 
 def _open_redo(history: History, name: bytes) -> int | None:

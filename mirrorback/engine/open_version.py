@@ -63,7 +63,7 @@ def open_whole(history: History, row: PastRow, snapshot: Snapshot) -> OpenVersio
     except BaseException:
         os.close(fd)
         raise
-    return _Whole(fd, st.st_size, path)
+    return Whole(fd, st.st_size, path)
 
 
 def path_of(history: History, row: PastRow) -> bytes:
@@ -100,19 +100,22 @@ def open_in(history: History, path: bytes, snapshot: Snapshot) -> int:
         os.close(top)
 
 
-class _Whole:
+class Whole:
     """A version that lies on the drive as a file of its own."""
 
     def __init__(self, fd: int, size: int, path: bytes) -> None:
+        """It will close the descriptor of a file of `size` bytes; `path` is told."""
         self._fd = fd
         self._size = size
         self._path = path
 
     @property
     def size(self) -> int:
+        """See `OpenVersion`."""
         return self._size
 
     def pread(self, offset: int, size: int) -> bytes:
+        """See `OpenVersion`."""
         wanted = min(size, self._size - offset)
         if wanted <= 0:
             return b""
@@ -130,4 +133,5 @@ class _Whole:
         return data
 
     def close(self) -> None:
+        """See `OpenVersion`."""
         os.close(self._fd)

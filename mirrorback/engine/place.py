@@ -20,7 +20,6 @@ from mirrorback.store.copier import NEW_FILE, Work
 from mirrorback.store.difference import Action, Difference
 from mirrorback.store.spool import Spool
 
-READ_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LOST = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # not where it should be
 
 
@@ -163,7 +162,7 @@ class Placer:
         if not stat.S_ISREG(st.st_mode):
             self._make_other(into, name, node.read_other(st, *origin))
             return
-        old = os.open(origin[1], os.O_RDONLY | READ_SAFELY, dir_fd=origin[0])
+        old = os.open(origin[1], system.READ_SAFELY, dir_fd=origin[0])
         try:
             new = os.open(name, NEW_FILE, 0o600, dir_fd=into)
             try:
@@ -253,7 +252,7 @@ class Placer:
         _known, digest = live.object_row(self._catalog, number)
         try:
             origin, name = self._origin(bench, folder, difference, number)
-            old = os.open(name, os.O_RDONLY | READ_SAFELY, dir_fd=origin)
+            old = os.open(name, system.READ_SAFELY, dir_fd=origin)
         except OSError as error:
             if error.errno not in LOST:
                 raise

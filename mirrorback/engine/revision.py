@@ -24,7 +24,6 @@ from mirrorback.store.revise import Older, Sink, revise
 from mirrorback.store.signature import Signature, SignatureWriter
 from mirrorback.store.spool import Spool
 
-READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 MARGIN = 64 << 20  # bytes to be left free when a file is copied that was not planned to be
 COARSE = 2_000_000_000  # ns: no drive rounds times more than that
 FAR = 1 << 31  # seconds: beyond, drives clamp times
@@ -87,7 +86,7 @@ def opened_before(kit: Kit, difference: Difference, origin: tuple[int, bytes]) -
     assert difference.use is not None
     metadata, digest = live.object_row(kit.catalog, difference.use)
     try:
-        fd = os.open(origin[1], READ_SAFELY, dir_fd=origin[0])
+        fd = os.open(origin[1], system.READ_SAFELY, dir_fd=origin[0])
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise
@@ -170,7 +169,7 @@ class Revision:
 
         assert seen.digest is not None
         size = self._before.st.st_size
-        new = os.open(self._spot.difference.name, READ_SAFELY, dir_fd=self._spot.into)
+        new = os.open(self._spot.difference.name, system.READ_SAFELY, dir_fd=self._spot.into)
         try:
             with scratch(self._kit.redo, undo_name(self._before.number)) as fd:
                 undo = DeltaWriter(fd)

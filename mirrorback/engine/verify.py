@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from queue import Full, Queue
 
+from mirrorback.engine.contents import is_changing, is_given, read_through
 from mirrorback.engine.events import Events, Phase
-from mirrorback.engine.history import READ_SAFELY, History
+from mirrorback.engine.history import History
 from mirrorback.engine.open_version import open_version
 from mirrorback.errors import Damaged
 from mirrorback.model import Kind, Problem, Snapshot
@@ -195,7 +196,7 @@ class _Objects:
             if row.metadata.kind is not Kind.FILE:
                 return None
             problem = self._read_file(row, folder)
-            if problem is not None and self._history.is_changing(row):
+            if problem is not None and is_changing(self._history, row):
                 return self._read_through(row, snapshot)
             return problem
         except (FileNotFoundError, NotADirectoryError):
@@ -204,7 +205,7 @@ class _Objects:
             return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
     def _read_file(self, row: PastRow, folder: int) -> str | None:
-        fd = os.open(row.name, READ_SAFELY, dir_fd=folder)
+        fd = os.open(row.name, system.READ_SAFELY, dir_fd=folder)
         try:
             st = os.fstat(fd)
             if not stat.S_ISREG(st.st_mode):
@@ -221,7 +222,12 @@ class _Objects:
     def _read_delta(self, row: PastRow, snapshot: Snapshot, folder: int) -> str | None:
         from mirrorback.store.delta_reader import DeltaReader
 
-        fd = os.open(row.name + DELTA_SUFFIX, READ_SAFELY, dir_fd=folder)
+        try:
+            fd = os.open(row.name + DELTA_SUFFIX, system.READ_SAFELY, dir_fd=folder)
+        except FileNotFoundError:
+            if not is_given(self._history, row):
+                raise
+            return self._read_through(row, snapshot)  # it is on its way there
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return WRONG_KIND
@@ -240,7 +246,7 @@ class _Objects:
 
         try:
             with contextlib.closing(open_version(self._history, row, snapshot)) as version:
-                self._history.read_through(row.name, row, version, passed)
+                read_through(row.name, row, version, passed)
         except Damaged:
             return DAMAGED
         return None

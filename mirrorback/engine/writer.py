@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 
+from mirrorback.engine.contents import checked, is_changing, opened_at, read_through
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
 from mirrorback.engine.open_version import open_version
@@ -103,17 +104,17 @@ class Writer:
 
         if row.drive != DELTA:
             try:
-                with self._history.opened_at(origin, path, row, self._snapshot) as (old, st):
-                    self._history.checked(path, row, old, st, write)
+                with opened_at(origin, path, row, self._snapshot) as (old, st):
+                    checked(path, row, old, st, write)
                     if os.fstat(fd).st_size != st.st_size:
                         os.ftruncate(fd, st.st_size)
                 return
             except Damaged:
-                if not self._history.is_changing(row):
+                if not is_changing(self._history, row):
                     raise
                 os.ftruncate(fd, 0)
         with contextlib.closing(open_version(self._history, row, self._snapshot)) as version:
-            self._history.read_through(path, row, version, write)
+            read_through(path, row, version, write)
             os.ftruncate(fd, version.size)
 
     def _make_other(self, into: int, name: bytes, metadata: Metadata) -> None:

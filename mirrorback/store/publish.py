@@ -48,6 +48,7 @@ from mirrorback.store.repository import (
     CURRENT,
     INCOMING,
     MIRROR,
+    README,
     SALVAGE,
     SPOOL,
     TRASH,
@@ -180,9 +181,13 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
     supersede.clear_redo(repo)
     empty_trash(repo, salvage=False, progress=progress)
     probe.clean(repo.inner)
-    for unfinished in (MIRROR, b"repository.toml"):
+    for folder, unfinished in (
+        (repo.inner, MIRROR),
+        (repo.inner, b"repository.toml"),
+        (repo.fd, README),
+    ):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(unfinished + b".new", dir_fd=repo.inner)
+            os.unlink(unfinished + b".new", dir_fd=folder)
 
 
 def forget(repo: Repository) -> None:

@@ -45,6 +45,25 @@ or a folder back, copy it, for instance:
 
     cp -a 2026-11-22-020000/Documents/letter.odt ~/Documents/
 
+A large file that has changed since may stand in an older folder as a difference,
+NAME.rdiff.zst: what has to be done to the next newer version of the file to get
+the old one.  The common tools zstd and rdiff do it (on Debian: apt install zstd
+rdiff):
+
+    zstd -dc 2026-11-21-020000/disk.img.rdiff.zst | rdiff patch NEWER - disk.img
+
+NEWER is the next newer version.  Look for it in the folders that follow, up to
+current/:
+
+  * a disk.img: that is it;
+  * a disk.img.rdiff.zst that is the same as the one you have (the same size and
+    time; to be sure, `ls -i` shows the same number): go on to the next folder;
+  * another disk.img.rdiff.zst: get that version back first, in the same way, under
+    another name.  Then it is your NEWER.
+
+If the file was moved meanwhile, the newer version has the new name.  `mirrorback
+restore`, `cat` and `mount` do all this by themselves.
+
 Do not change files here: what did not change between two backups is the same
 file in both folders (a hard link), so that an edit would change all of them.
 To copy the whole backup to another drive, keep the hard links:
@@ -150,6 +169,16 @@ class Repository:
         make_reserve(self.inner)
         settings.write(self.inner, self.settings)
         os.fsync(self.fd)
+
+    def renew_readme(self) -> None:
+        """Let README.txt say what this version of the program does.  Raises OSError."""
+        text = README_TEXT.encode()
+        try:
+            found = durable.read(self.fd, README)
+        except OSError:
+            found = b""
+        if found != text:
+            durable.replace(self.fd, README, text)
 
     def close(self) -> None:
         """Close the descriptors."""

@@ -14,7 +14,7 @@ import struct
 from blake3 import blake3
 
 from mirrorback.model import Digest
-from mirrorback.store import content
+from mirrorback.store import content, system
 
 BLOCK = 1 << 16  # bytes
 WIDTH = 16  # bytes of a block's digest
@@ -107,9 +107,7 @@ class Signature:
         """The signature of a file of `size` bytes with this digest; None where it is missing,
         damaged, or that of another."""
         try:
-            fd = os.open(
-                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
-            )
+            fd = os.open(name, system.READ_SAFELY, dir_fd=folder)
         except OSError:
             return None
         try:

@@ -31,8 +31,6 @@ from mirrorback.store.repository import (
     undo_name,
 )
 
-_READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
 
 class Replacing(NamedTuple):
     """A row of that table."""
@@ -75,7 +73,7 @@ def patch(repo: Repository, catalog: Catalog, what: Replacing) -> None:
         return
     redo = repo.open_inner(REDO)
     try:
-        changes = os.open(redo_name(what.patched), _READ_SAFELY, dir_fd=redo)
+        changes = os.open(redo_name(what.patched), system.READ_SAFELY, dir_fd=redo)
     except FileNotFoundError:
         return  # all was done
     finally:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 LINUX = sys.platform == "linux"
+# To open what may have been swapped for a symlink or a fifo meanwhile.
+READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 O_NOATIME = getattr(os, "O_NOATIME", 0)
 
 # Inode flags that are kept and restored: immutable, append-only, nodump, noatime

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,12 @@ import pytest
 from filesystems import mounted, require_root
 from runs import Nights
 from trees import Tree, describe, require_same, require_shown
+
+from mirrorback.engine.history import History
+from mirrorback.engine.open_version import OpenVersion, open_version
+from mirrorback.errors import Damaged, DriveError, UsageError
+from mirrorback.store import patch, supersede
+from mirrorback.store.delta_reader import DeltaReader
 
 LEAST = 1 << 18
 SIZE = 1 << 22
@@ -393,9 +402,188 @@ def test_reflinks_share_what_is_the_same(sharing: LargeNights, image: Path, tmp_
 
 
 def test_reflinks_where_there_are_none(large: LargeNights, image: Path) -> None:
-    from mirrorback.errors import UsageError
-
     large.backup()
     change_pages(image, 1)
     with pytest.raises(UsageError, match="no reflinks"):
         large.backup(large_files="reflink")
+
+
+# --- reading while it changes, and after trouble ------------------------------------------------
+
+
+def opened(nights: Nights, history: History, at: str | None = None) -> OpenVersion:
+    """The image as one snapshot shows it."""
+    path, snapshot = history.find_path(b"d/image", at)
+    return open_version(history, history.entry(path, snapshot), snapshot)
+
+
+def test_a_reader_goes_on_while_the_file_changes(large: LargeNights, image: Path) -> None:
+    large.backup()
+    old = image.read_bytes()
+    with large.history() as history, contextlib.closing(opened(large, history)) as version:
+        read = version.pread(0, SIZE // 4)
+        for night in range(3):
+            change_pages(image, night, 100)
+            large.backup()
+            at = len(read)
+            read += version.pread(at, SIZE // 4)
+        assert read == old
+
+
+def test_a_reader_goes_on_when_its_snapshot_goes(large: LargeNights, image: Path) -> None:
+    versions = []
+    for night in range(4):
+        change_pages(image, night)
+        large.backup()
+        versions.append(image.read_bytes())
+    name = large.folders()[1].name
+    with large.history() as history, contextlib.closing(opened(large, history, name)) as version:
+        large.delete(name)
+        change_pages(image, 99)
+        large.backup()
+        assert version.pread(0, SIZE) == versions[1]
+
+
+@pytest.mark.parametrize("step", ["give", "patch"])
+def test_a_drive_that_went_before_the_end(
+    large: LargeNights,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """The commit was made, the mirror's file has half of its changes: all is readable."""
+    large.backup()
+    then = [describe(large.source)]
+    change_pages(image, 1)
+    large.backup()
+    then.append(describe(large.source))
+    change_pages(image, 2, 50)
+    with image.open("ab") as file:
+        file.write(bytes(5) + b"longer")
+    then.append(describe(large.source))
+
+    def half(redo: DeltaReader, fd: int) -> None:
+        change_pages(image_of(fd), 2, 25)
+        os.ftruncate(fd, SIZE + 3)
+        raise OSError(errno.EIO, "gone")
+
+    def gone(*_rest: object) -> None:
+        raise OSError(errno.EIO, "gone")
+
+    with monkeypatch.context() as patched:
+        if step == "give":
+            patched.setattr(supersede, "give", gone)
+        else:
+            patched.setattr(patch, "apply", half)
+        with pytest.raises(DriveError):
+            large.backup()
+    names = [snapshot.name for snapshot in large.history().snapshots()]
+    assert large.problems() == []
+    for name, wanted in zip(names, then, strict=True):
+        large.restore(tmp_path / name, at=name)
+        require_same(wanted, describe(tmp_path / name))
+        subprocess.run(["rm", "-rf", tmp_path / name], check=True)
+    assert large.backup().summary.unchanged
+    require_history(large, then, tmp_path)
+
+
+def image_of(fd: int) -> Path:
+    return Path(f"/proc/self/fd/{fd}")
+
+
+@pytest.mark.parametrize("harm", ["lost", "cut", "flipped", "a link", "of another"])
+def test_verify_finds_a_damaged_delta(
+    large: LargeNights, image: Path, harm: str, tmp_path: Path
+) -> None:
+    for night in range(3):
+        change_pages(image, night)
+        large.backup()
+    first, second = [folder / "d" / "image.rdiff.zst" for folder in large.folders()]
+    content = bytearray(first.read_bytes())
+    if harm == "cut":
+        os.truncate(first, len(content) - 1)
+    elif harm == "flipped":
+        content[len(content) // 3] ^= 4
+        first.write_bytes(content)
+    else:
+        first.unlink()
+    if harm == "a link":
+        first.symlink_to(second)
+    elif harm == "of another":
+        first.write_bytes(second.read_bytes())
+    [problem] = large.problems()
+    assert problem.path == b"d/image" and problem.location == os.fsencode(first)
+    assert problem.snapshots == (large.folders()[0].name,)
+    with pytest.raises((Damaged, DriveError)):
+        large.restore(tmp_path / "back", b"d/image", at=large.folders()[0].name)
+    large.restore(tmp_path / "other", b"d/image", at=large.folders()[1].name)
+
+
+def test_a_delta_is_not_lost_with_what_it_needs(
+    large: LargeNights, image: Path, tmp_path: Path
+) -> None:
+    """A snapshot that deltas need stays, where it cannot be read."""
+    for night in range(4):
+        change_pages(image, night)
+        large.backup()
+    victim = large.folders()[1]
+    (victim / "d" / "image.rdiff.zst").write_bytes(b"rotten")
+    with pytest.raises(Damaged):
+        large.delete(victim.name)
+    assert victim.exists() and len(large.folders()) == 3
+    assert not any((large.repository / ".mirrorback" / "redo").iterdir())
+
+
+def test_a_repository_that_was_copied(large: LargeNights, image: Path, tmp_path: Path) -> None:
+    then = []
+    for night in range(3):
+        change_pages(image, night)
+        large.backup()
+        then.append(describe(large.source))
+    copy = tmp_path / "copied"
+    subprocess.run(["cp", "-a", large.repository, copy], check=True)
+    subprocess.run(["rm", "-rf", large.repository], check=True)
+    copy.rename(large.repository)
+    change_pages(image, 9)
+    assert large.backup().summary.bytes_written < 30 * PAGE
+    then.append(describe(large.source))
+    require_history(large, then, tmp_path)
+
+
+def test_killed_and_changed_again(large: LargeNights, image: Path, tmp_path: Path) -> None:
+    """What an interrupted run has linked does not make the next one copy."""
+    large.backup()
+    then = [describe(large.source)]
+    change_pages(image, 1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mirrorback.store.record.snapshot", gone_away)
+        with pytest.raises(DriveError):
+            large.backup()
+    mirrored = inode(large.current / "d" / "image")
+    change_pages(image, 2)
+    large.backup()
+    then.append(describe(large.source))
+    assert inode(large.current / "d" / "image") == mirrored
+    require_history(large, then, tmp_path)
+
+
+def gone_away(*_rest: object, **_more: object) -> None:
+    raise OSError(errno.EIO, "gone")
+
+
+def test_ordinary_nights_load_no_numpy(source: Path, tmp_path: Path) -> None:
+    (source / "f").write_text("x")
+    code = (
+        "import sys; from mirrorback.cli.app import main\n"
+        "for words in sys.argv[1].split(';'):\n"
+        "    sys.argv = ['mirrorback', *words.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code, words\n"
+        "assert not {'numpy', 'zstandard', 'pyfastcdc', 'mfusepy'} & set(sys.modules)"
+    )
+    drive = tmp_path / "drive"
+    words = f"backup --init {source} {drive};backup --always {source} {drive};"
+    words += f"snapshots {drive};verify {drive};restore {drive} --to {tmp_path / 'back'};"
+    words += f"versions {drive} f;cat {drive} f"
+    subprocess.run([sys.executable, "-c", code, words], check=True)

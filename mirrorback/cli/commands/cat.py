@@ -25,6 +25,8 @@ def cat(
     at: At = None,
 ) -> int:
     """Write the content of a file as it was to standard output."""
+    from mirrorback.engine import contents
+
     with session.history(repo) as history:
-        history.cat(os.fsencode(path), at, RawOutput.open())
+        contents.cat(history, os.fsencode(path), at, RawOutput.open())
     return 0
