@@ -11,7 +11,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from mirrorback.engine.open_version import OpenVersion, Whole, open_in, path_of, told
+from mirrorback.engine.open_version import Ask, OpenVersion, Whole, open_in, path_of, told
 from mirrorback.engine.past_file import PastFile
 from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Snapshot
@@ -34,7 +34,8 @@ class Large:
     What was opened stays open, for deltas may be removed from the drive while they are read.
     """
 
-    def __init__(self, history: History, row: PastRow, snapshot: Snapshot) -> None:
+    def __init__(self, history: History, row: PastRow, snapshot: Snapshot, ask: Ask) -> None:
+        self._ask = ask
         self._history = history
         self._row = row
         self._path = path_of(history, row)
@@ -57,28 +58,34 @@ class Large:
             try:
                 data = way.file.pread(offset, size)
             except Damaged:
-                if way.holds(self._history):
+                if self._holds(way):
                     raise
             except OSError as error:
                 shown = settings.escape(self._path)
                 raise DriveError(f"{shown} cannot be read: {error.strerror}") from error
             else:
-                if way.holds(self._history):
+                if self._holds(way):
                     return data
-            with self._lock:
-                if self._way is way:
-                    self._way = self._find(way.base, way.deltas)
+            self._renew(way)
 
     def close(self) -> None:
         """See `OpenVersion`."""
         self._opened.close()
+
+    def _holds(self, way: _Way) -> bool:
+        return self._ask(lambda: way.holds(self._history))
+
+    def _renew(self, way: _Way) -> None:
+        with self._lock:
+            if self._way is way:
+                self._way = self._ask(lambda: self._find(way.base, way.deltas))
 
     def _find(self, number: int, deltas: tuple[int, ...]) -> _Way:
         """The way to what the open deltas lead to, an object.  Raises Damaged, DriveError."""
         while True:
             chain, base, held = _chain(self._history, number)
             try:
-                with told(self._path, self._snapshot):
+                with translated(), told(self._path, self._snapshot):
                     return self._open(chain, base, held, deltas)
             except Damaged:
                 if _chain(self._history, number) == (chain, base, held):

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Snapshot
-from mirrorback.store import schema, settings, system, tree
+from mirrorback.store import past, schema, settings, system, tree
 from mirrorback.store.catalog import translated
 from mirrorback.store.past import PastRow
 
 if TYPE_CHECKING:
     from mirrorback.engine.history import History
+
+
+T = TypeVar("T")
 
 
 class OpenVersion(Protocol):
@@ -33,19 +36,40 @@ class OpenVersion(Protocol):
         """Let go of it."""
 
 
-def open_version(history: History, row: PastRow, snapshot: Snapshot) -> OpenVersion:
+class Ask(Protocol):
+    """How the catalog is asked, when another process may hold it."""
+
+    def __call__(self, question: Callable[[], T]) -> T:
+        """The answer to a question."""
+
+
+def at_once(question: Callable[[], T]) -> T:
+    """Ask as the connection does: it waits, but not for ever."""
+    return question()
+
+
+def open_version(
+    history: History, row: PastRow, snapshot: Snapshot, ask: Ask = at_once
+) -> OpenVersion:
     """Open what a snapshot shows as the regular file `row`.  Nothing is followed but
     directories, and nothing is trusted but what is a regular file of the recorded size.
-    The content is not compared with its digest.
+    The content is not compared with its digest.  `ask` is used later, while it is read.
 
     Raises Damaged where the drive has no such file, DriveError where it cannot be read, and
     the catalog's errors (Locked while another process writes it).
     """
     if row.metadata.size < history.repo.settings.delta_min_size and row.drive != schema.DELTA:
-        return open_whole(history, row, snapshot)
+        try:
+            return open_whole(history, row, snapshot)
+        except Damaged:
+            with history.catalog.lock, translated():
+                held = past.holding(history.catalog, row.object)
+            if held is None or held.drive != schema.DELTA:
+                raise  # it has not become a delta meanwhile
     from mirrorback.engine.open_large import Large
 
-    return Large(history, row, snapshot)
+    with translated():
+        return Large(history, row, snapshot, ask)
 
 
 def open_whole(history: History, row: PastRow, snapshot: Snapshot) -> OpenVersion:

@@ -131,7 +131,9 @@ class View:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         row, snapshot = node.row, node.snapshot
         try:
-            return self._patiently(lambda: open_version(self._history, row, snapshot))
+            return self._patiently(
+                lambda: open_version(self._history, row, snapshot, self._patiently)
+            )
         except Damaged:
             self._ask(self._refresh)
             if all(one.id != snapshot.id for one in self._snapshots):
