@@ -54,12 +54,10 @@ def _links(drive: Drive) -> Iterator[Finding]:
             "hard links", Level.BAD, "no", "no repository can be kept on this drive; format it anew"
         )
     if drive.reflinks:
-        yield Finding(
-            "reflinks", Level.GOOD, "yes", "a changed mode or owner costs no copy of the content"
-        )
+        yield Finding("reflinks", Level.GOOD, "yes", "versions of a file share what is the same")
     else:
         yield Finding(
-            "reflinks", Level.NOTE, "no", "a changed mode or owner costs a copy of the file"
+            "reflinks", Level.NOTE, "no", "older versions of large files are kept as reverse deltas"
         )
     if not drive.exchange:
         yield Finding(

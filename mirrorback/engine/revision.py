@@ -113,6 +113,7 @@ class Revision:
         self._spot = spot
         self._before = before
         self._number = number
+        self._stored = 0  # bytes of the source that `change` has to write into the file
 
     def clone(self) -> reading.Seen:
         """A file that shares with the one before what has not changed.  Raises Impossible,
@@ -127,7 +128,7 @@ class Revision:
                 os.ftruncate(new, 0)
                 if not system.clone_file(self._before.fd, new):
                     raise Impossible
-                digest = revised(CloneSink(new, self._kit.tally.copied))
+                digest = revised(CloneSink(new, self._kit.tally.stored))
                 os.ftruncate(new, st.st_size)
                 return digest
 
@@ -157,7 +158,8 @@ class Revision:
         ):
             seen = self._read(partial(self._write_deltas, undo, redo))
             self._link(origin)
-            self._kit.tally.written(os.fstat(redo).st_size)
+            self._kit.tally.delta(os.fstat(redo).st_size)
+            self._kit.tally.stored(self._stored)
             self._record(undo, patched=self._number)
         return seen
 
@@ -244,6 +246,7 @@ class Revision:
         sink = DeltaSink(undo, redo, (old, new), large.revision_limit(old, new))
         digest = revised(sink)
         sink.finish()
+        self._stored = sink.stored
         undo.finish(old, self._before.digest, new, digest)
         redo.finish(new, digest, old, self._before.digest)
         return digest
@@ -266,6 +269,6 @@ class Revision:
         """The one before is the reverse delta `undo` from now on."""
         self._kit.dress(undo, self._before.metadata)
         stored = os.fstat(undo).st_size
-        self._kit.tally.written(stored)
+        self._kit.tally.delta(stored)
         self._kit.spool.add("delta", self._before.number, self._number, stored)
         self._kit.spool.add("replacing", self._before.number, schema.DELTA, patched)

@@ -34,6 +34,17 @@ class Tally:
             raise Abandoned
         self._events.advance(0, size)
 
+    def stored(self, size: int) -> None:
+        """So many bytes of the source, read and told before, differ and go to the drive."""
+        with self._lock:
+            self.bytes_written += size
+            self.bytes_copied += size
+
+    def delta(self, size: int) -> None:
+        """A delta of so many bytes has gone to the drive."""
+        with self._lock:
+            self.bytes_written += size
+
     def copied(self, size: int) -> None:
         """So many bytes of the source went to the drive.  Raises Abandoned."""
         self._pass(size, size)

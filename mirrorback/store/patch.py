@@ -57,6 +57,7 @@ class DeltaSink:
         self._common = min(sizes)
         self._left = limit
         self._at = 0  # all before is told
+        self.stored = 0  # bytes of the new file in the redo delta
 
     def changed(self, offset: int, old: bytes, new: bytes) -> None:
         """See `revise.Sink`.  Raises TooMuch, OSError."""
@@ -81,6 +82,7 @@ class DeltaSink:
             self._undo.literal(old)
         if new:
             self._redo.literal(new)
+            self.stored += len(new)
         self._at = offset + max(len(old), len(new))
 
     def _same(self, end: int) -> None:
