@@ -28,6 +28,8 @@ RESTORED_FLAGS = 0x10 | 0x20 | 0x40 | 0x80
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FICLONE = 0x40049409
+_ZFS_MAGIC = 0x2FC12FC1
+_ZFS_CLONES = "/sys/module/zfs/parameters/zfs_bclone_enabled"
 _CANNOT = (
     errno.EINVAL,
     errno.ENOSYS,
@@ -244,7 +246,8 @@ def rename_new(src_dir: int, src: bytes, dst_dir: int, dst: bytes) -> None:
 
 
 def clone_file(src_fd: int, dst_fd: int) -> bool:
-    """Let an empty file share all bytes of another (FICLONE); False where impossible."""
+    """Let an empty file share all bytes of another: by FICLONE, on ZFS by copy_file_range,
+    where its block cloning is switched on.  False where impossible.  Raises OSError."""
     if not LINUX:
         return False
     import fcntl
@@ -252,10 +255,33 @@ def clone_file(src_fd: int, dst_fd: int) -> bool:
     try:
         fcntl.ioctl(dst_fd, _FICLONE, src_fd)
     except OSError as error:
-        if error.errno in _CANNOT:
-            return False
-        raise
+        if error.errno not in _CANNOT:
+            raise
+        return _clones_blocks(src_fd) and _copy_in_kernel(src_fd, dst_fd)
     return True
+
+
+def _clones_blocks(fd: int) -> bool:
+    """Whether copy_file_range shares blocks on the file system of `fd` (OpenZFS 2.2 and later,
+    zfs(4), zfs_bclone_enabled)."""
+    statfs = (ctypes.c_long * 32)()  # begins with f_type
+    if _libc().fstatfs(fd, ctypes.byref(statfs)) != 0 or statfs[0] != _ZFS_MAGIC:
+        return False
+    try:
+        with open(_ZFS_CLONES, encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False
+
+
+def _copy_in_kernel(src_fd: int, dst_fd: int) -> bool:
+    size, at = os.fstat(src_fd).st_size, 0
+    while at < size:
+        done = os.copy_file_range(src_fd, dst_fd, size - at, at, at)
+        if not done:
+            break  # it has become shorter
+        at += done
+    return at == size
 
 
 def punch_hole(fd: int, offset: int, length: int) -> bool:
