@@ -186,6 +186,8 @@ class _Run:
             with contextlib.closing(catalog), translated():
                 self._events.phase(Phase.RECOVER)
                 publish.recover(self._repo, catalog)
+                if self._options.large_files == "reflink":
+                    self._large_files.require()
                 spool = Spool(catalog, self._repo.inner_path(SPOOL))
                 try:
                     with self._opened_source() as source:

@@ -14,7 +14,6 @@ from mirrorback.errors import Damaged, DriveError, NotInHistory
 from mirrorback.model import Digest, Kind, Snapshot
 from mirrorback.store import content, past, settings, system, tree
 from mirrorback.store.past import PastRow
-from mirrorback.store.schema import DELTA
 
 
 def cat(history: History, path: bytes, when_: str | None, out: BinaryIO) -> None:
@@ -84,14 +83,6 @@ def read_through(
         write(at, data)
         at += len(data)
     _require(path, row, hashing.finish(version.size))
-
-
-def is_changing(history: History, row: PastRow) -> bool:
-    """Whether the whole file that a version was, by its row, is that no more, or is still
-    to become it."""
-    with history.catalog.lock:
-        held = past.holding(history.catalog, row.object)
-    return held is None or held.patched or (held.drive == DELTA and row.drive != DELTA)
 
 
 def is_given(history: History, row: PastRow) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from mirrorback.engine import doctor
 from mirrorback.engine.source import require_source
-from mirrorback.errors import DriveError, Refused
+from mirrorback.errors import DriveError, Refused, UsageError
 from mirrorback.model import Finding
 from mirrorback.store import probe, settings
 from mirrorback.store.repository import Repository, drive_errors, new_id
@@ -49,6 +49,8 @@ def create(
                 f"the drive ({drive.fstype}) has no hard links, on which every snapshot rests:"
                 " format it with ext4, xfs, btrfs, APFS or NTFS"
             )
+        if large_files == "reflink" and not drive.reflinks:
+            raise UsageError("the drive has no reflinks: use --large-files auto or delta")
         new = Settings(
             id=new_id(),
             source=os.path.realpath(os.fsencode(source)),

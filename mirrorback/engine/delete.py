@@ -87,7 +87,7 @@ def _remove(
         publish.recover(repo, catalog)
         left = {snapshot.id for snapshot in catalog.snapshots()}
         events.phase(Phase.DELETE, sum(snapshot.files for snapshot in chosen))
-        for snapshot in chosen:
+        for snapshot in sorted(chosen, key=lambda one: one.id):  # deltas need what is newer
             fates.append(_fate(catalog, snapshot))
             if snapshot.id in left:
                 publish.remove_snapshot(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -184,7 +185,14 @@ def open_object(history: History, number: int, *, delta: bool) -> int:
             if not row.shown_in(snapshot.id):
                 continue
             try:
-                return open_in(history, path, snapshot)
+                fd = open_in(history, path, snapshot)
             except FileNotFoundError as error:
                 missing = error
+                continue
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return fd
+            os.close(fd)
+            raise Damaged(
+                f"{settings.escape(path)} in {snapshot.name} is something else than was backed up"
+            )
     raise missing

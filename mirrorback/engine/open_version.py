@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mirrorback.engine.history import History
 
 
+# Bytes from which on a file may become a large one, and be changed, while it is read.
+STEADY_FROM = 1 << 16
 T = TypeVar("T")
 
 
@@ -58,7 +60,8 @@ def open_version(
     Raises Damaged where the drive has no such file, DriveError where it cannot be read, and
     the catalog's errors (Locked while another process writes it).
     """
-    if row.metadata.size < history.repo.settings.delta_min_size and row.drive != schema.DELTA:
+    least = min(history.repo.settings.delta_min_size, STEADY_FROM)
+    if row.metadata.size < least and row.drive != schema.DELTA:
         try:
             return open_whole(history, row, snapshot)
         except Damaged:

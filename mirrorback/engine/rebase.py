@@ -35,7 +35,8 @@ def rebase(history: History, snapshot: int) -> list[Replaced]:
         return []
     redo = history.repo.open_inner(REDO)
     try:
-        return [_Rebase(history, going, redo).one(number, base) for number, base in found]
+        work = _Rebase(history, going, redo)
+        return [work.one(number, base) for number, base in found if not work.is_lost(number)]
     finally:
         os.close(redo)
 
@@ -45,6 +46,15 @@ class _Rebase:
         self._history = history
         self._going = going
         self._redo = redo
+
+    def is_lost(self, number: int) -> bool:
+        """Whether a delta is damaged itself: then nothing more can be lost of it."""
+        try:
+            with contextlib.ExitStack() as opened:
+                self._reader(opened, number).check()
+        except (Damaged, FileNotFoundError):
+            return True
+        return False
 
     def one(self, number: int, base: int) -> Replaced:
         """Write one object anew, so far a delta over another that goes."""

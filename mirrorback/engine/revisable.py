@@ -29,13 +29,20 @@ class LargeFiles:
         """Whether large files are to have signatures, for their next change."""
         return self._setting != "whole"
 
+    def require(self) -> None:
+        """Raises UsageError where the drive cannot do what was asked for."""
+        if large.form(self._setting, reflinks=self._has_reflinks()) is None:
+            raise UsageError("the drive has no reflinks: use --large-files auto or delta")
+
     @property
     def form(self) -> Form:
-        """The form of changed large files.  Raises UsageError where the drive cannot do it."""
+        """The form of changed large files; on a drive that cannot do what another could, as
+        with `auto`."""
         if self._form is None:
-            self._form = large.form(self._setting, reflinks=self._has_reflinks())
-        if self._form is None:
-            raise UsageError("the drive has no reflinks: use --large-files auto or delta")
+            reflinks = self._has_reflinks()
+            found = large.form(self._setting, reflinks=reflinks)
+            self._form = found or large.form("auto", reflinks=reflinks)
+        assert self._form is not None
         return self._form
 
     def is_large(self, difference: Difference) -> bool:

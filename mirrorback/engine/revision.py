@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from mirrorback.engine.bench import Bench
 from mirrorback.engine.tally import Tally
-from mirrorback.errors import DeltaTooLarge, NoSpace
+from mirrorback.errors import Damaged, DeltaTooLarge, NoSpace
 from mirrorback.model import Digest, Metadata
 from mirrorback.plan import large
 from mirrorback.store import content, live, node, past, probe, reading, schema, system
@@ -105,6 +106,17 @@ def _same_time(found: int, wanted: int) -> bool:
     return not holdable or abs(found - wanted) < COARSE
 
 
+@contextlib.contextmanager
+def _unreadable_is_impossible() -> Iterator[None]:
+    """A file with a bad sector is no base, but no reason to end a backup."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise Impossible from error
+
+
 class Revision:
     """The ways to make the file `spot`, object `number`, of the one before."""
 
@@ -157,6 +169,7 @@ class Revision:
             scratch(redo_folder, redo_name(self._number)) as redo,
         ):
             seen = self._read(partial(self._write_deltas, undo, redo))
+            self._rehearse()
             self._link(origin)
             self._kit.tally.delta(os.fstat(redo).st_size)
             self._kit.tally.stored(self._stored)
@@ -176,13 +189,16 @@ class Revision:
             with scratch(self._kit.redo, undo_name(self._before.number)) as fd:
                 undo = DeltaWriter(fd)
                 limit = large.delta_limit(size)
-                if not encode(
-                    self._before.fd, new, undo, limit=limit, progress=self._kit.tally.read
-                ):
+                told = self._kit.tally.read
+                with _unreadable_is_impossible():
+                    worth_it = encode(self._before.fd, new, undo, limit=limit, progress=told)
+                if not worth_it:
                     raise Impossible
                 undo.finish(size, self._before.digest, seen.metadata.size, seen.digest)
+                self._prove(fd, new)
+                self._rehearse()
                 self._record(fd, patched=None)
-        except (Impossible, DeltaTooLarge):
+        except (Impossible, Damaged, DeltaTooLarge):
             pass  # the one before stays whole
         finally:
             os.close(new)
@@ -264,6 +280,42 @@ class Revision:
             if error.errno != errno.EMLINK:
                 raise
             raise Impossible from error
+
+    def _rehearse(self) -> None:
+        """Raises Impossible where the drive does not take the names that the delta is to get."""
+        catalog, folder = self._kit.catalog, self._kit.redo
+        with catalog.lock:
+            names = {row.name for row in past.showing(catalog, self._before.number)}
+        for name in names:
+            delta = large.delta_name(name)
+            if delta is None:
+                raise Impossible
+            try:
+                os.link(
+                    undo_name(self._before.number),
+                    delta,
+                    src_dir_fd=folder,
+                    dst_dir_fd=folder,
+                    follow_symlinks=False,
+                )
+            except OSError as error:
+                if error.errno not in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+                    raise
+                raise Impossible from error
+            os.unlink(delta, dir_fd=folder)
+
+    def _prove(self, undo: int, new: int) -> None:
+        """Raises Impossible unless the delta makes the file before, as it once was, of the new
+        one: what the encoder has read may be damaged, while history has a good copy."""
+        from mirrorback.engine.past_file import PastFile
+        from mirrorback.store.delta_reader import DeltaReader
+
+        file = PastFile(new, [DeltaReader(undo)])
+        hashing = content.hasher(self._before.digest.sparse)
+        for offset, data in file.pieces():
+            hashing.feed(offset, data)
+        if hashing.finish(file.size) != self._before.digest:
+            raise Impossible
 
     def _record(self, undo: int, patched: int | None) -> None:
         """The one before is the reverse delta `undo` from now on."""

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from queue import Full, Queue
 
-from mirrorback.engine.contents import is_changing, is_given, read_through
+from mirrorback.engine.contents import is_given, read_through
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.open_version import open_version
-from mirrorback.errors import Damaged
+from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Kind, Problem, Snapshot
 from mirrorback.store import content, encoding, past, schema, system, tree
 from mirrorback.store.catalog import translated
@@ -196,8 +196,9 @@ class _Objects:
             if row.metadata.kind is not Kind.FILE:
                 return None
             problem = self._read_file(row, folder)
-            if problem is not None and is_changing(self._history, row):
-                return self._read_through(row, snapshot)
+            if problem in (WRONG_SIZE, DAMAGED):
+                # A run may just be changing it, or have been cut short at that.
+                return self._read_through(row, snapshot) and problem
             return problem
         except (FileNotFoundError, NotADirectoryError):
             return MISSING
@@ -249,6 +250,8 @@ class _Objects:
                 read_through(row.name, row, version, passed)
         except Damaged:
             return DAMAGED
+        except DriveError as error:
+            return f"cannot be read: {error}"
         return None
 
     def _passed(self, count: int) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 
-from mirrorback.engine.contents import checked, is_changing, opened_at, read_through
+from mirrorback.engine.contents import checked, opened_at, read_through
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
 from mirrorback.engine.open_version import open_version
@@ -110,9 +110,7 @@ class Writer:
                         os.ftruncate(fd, st.st_size)
                 return
             except Damaged:
-                if not is_changing(self._history, row):
-                    raise
-                os.ftruncate(fd, 0)
+                os.ftruncate(fd, 0)  # it may have changed under our hands
         with contextlib.closing(open_version(self._history, row, self._snapshot)) as version:
             read_through(path, row, version, write)
             os.ftruncate(fd, version.size)

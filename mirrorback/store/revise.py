@@ -55,7 +55,7 @@ def revise(
     Blocks of 64 KiB that are not what the old file's signature says, or what it holds where
     there is none, go to `sink`, all others are the same.  A file that becomes shorter meanwhile
     is taken to go on with zeros.  Raises Trouble for the source, OSError for the drive, and
-    Altered where a block of the old file that is read is not what its signature says.
+    Altered where a block of the old file cannot be read, or is not what its signature says.
     """
     size = st.st_size
     hashing = content.hasher(sparse)
@@ -98,7 +98,10 @@ def _compare(old: Older, at: int, block: bytes, sink: Sink, sign: SignatureWrite
 
 
 def _read_old(old: Older, at: int, length: int) -> bytes:
-    data = os.pread(old.fd, length, at) if length else b""
+    try:
+        data = os.pread(old.fd, length, at) if length else b""
+    except OSError as error:  # a bad sector, say: it is no base for anything
+        raise Altered from error
     if len(data) != length:
         raise Altered
     return data

@@ -130,13 +130,15 @@ def _shown(
                 continue
             try:
                 top = os.open(os.fsencode(snapshot.name), tree.DIRECTORY_FLAGS, dir_fd=repo.fd)
-            except FileNotFoundError:
-                continue  # someone has removed it
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # someone has removed it, or put something else there
             cursor = tree.Cursor(top)
             try:
-                yield row, snapshot, cursor.open(path)
-            except FileNotFoundError:
-                pass
+                try:
+                    folder = cursor.open(path)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                yield row, snapshot, folder
             finally:
                 cursor.close()
                 os.close(top)
@@ -148,31 +150,65 @@ def _replace(
     """In one directory."""
     delta = name + DELTA_SUFFIX
     wanted, former = (delta, name) if form == schema.DELTA else (name, delta)
-    _link(redo, new, folder, wanted)
-    with contextlib.suppress(FileNotFoundError):
-        st = os.stat(former, dir_fd=folder, follow_symlinks=False)
-        ours = stat.S_ISREG(st.st_mode)
-        if form == schema.DELTA:
-            ours = ours and st.st_size == metadata.size  # or someone has put it there
-        if ours:
-            os.unlink(former, dir_fd=folder)
+    there = _stat(former, folder)
+    ours = there is not None and stat.S_ISREG(there.st_mode)
+    if there is not None and form == schema.DELTA:
+        ours = ours and there.st_size == metadata.size  # else someone has put it there
+    _link(redo, new, folder, wanted, anew=ours)
+    if ours:
+        os.unlink(former, dir_fd=folder)
 
 
-def _link(redo: int, new: bytes, folder: int, name: bytes) -> None:
-    """Give a file of `redo` a name in another directory, in the place of what has it."""
-    wanted = os.stat(new, dir_fd=redo, follow_symlinks=False)
+def _stat(name: bytes, folder: int) -> os.stat_result | None:
     try:
-        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        os.link(new, name, src_dir_fd=redo, dst_dir_fd=folder, follow_symlinks=False)
-        return
-    if (there.st_dev, there.st_ino) == (wanted.st_dev, wanted.st_ino):
-        return
+        return None
+
+
+def _link(redo: int, new: bytes, folder: int, name: bytes, *, anew: bool) -> None:
+    """Give a file of `redo` a name in another directory, in the place of what has it.  What
+    someone has put there is set aside: all that is no file, and, where the name is given
+    `anew`, all."""
+    wanted = os.stat(new, dir_fd=redo, follow_symlinks=False)
+    there = _stat(name, folder)
+    if there is not None:
+        if (there.st_dev, there.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return
+        if anew or not stat.S_ISREG(there.st_mode):
+            _set_aside(folder, name)
     link = new + b".link"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(link, dir_fd=redo)
-    os.link(new, link, src_dir_fd=redo, dst_dir_fd=redo, follow_symlinks=False)
+    try:
+        os.link(new, link, src_dir_fd=redo, dst_dir_fd=redo, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        _duplicate(redo, new, link)
     os.rename(link, name, src_dir_fd=redo, dst_dir_fd=folder)
+
+
+def _set_aside(folder: int, name: bytes) -> None:
+    """Rename what stands in a dated folder and is not ours."""
+    for number in range(1, 1000):
+        with contextlib.suppress(FileExistsError):
+            system.rename_new(folder, name, folder, b"%s.set-aside-%d" % (name[:200], number))
+            return
+    raise FileExistsError(errno.EEXIST, "too many of them have been set aside", name)
+
+
+def _duplicate(redo: int, new: bytes, name: bytes) -> None:
+    """A second inode like a file of `redo`, which has all links that the drive allows."""
+    old = os.open(new, system.READ_SAFELY, dir_fd=redo)
+    try:
+        with durable.scratch(redo, name) as fd:
+            st = os.fstat(old)
+            for offset, data in content.pieces(old, st):
+                content.write_all(fd, data, offset)
+            node.Dresser().dress_open(fd, node.read_open(old, st, redo, new))
+    finally:
+        os.close(old)
 
 
 def _restore_time(catalog: Catalog, directory: int, snapshot: Snapshot, fd: int) -> None:
