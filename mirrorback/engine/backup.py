@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from mirrorback.engine import create, planned, resolve
+from mirrorback.engine import create, planned, resolve, room
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
 from mirrorback.engine.tally import Tally
-from mirrorback.errors import NoSpace, Refused, UsageError
+from mirrorback.errors import Refused, UsageError
 from mirrorback.model import Change, ChangeKind, Kind, Snapshot, Summary
 from mirrorback.plan import guards, naming
 from mirrorback.plan.selection import Selection, read_patterns
@@ -240,7 +240,7 @@ class _Run:
             _spool_refreshes(spool)
             self._summary.files_unmodified = counts.files - counts.stale
             return None
-        self._require_room(catalog, counts, cost)
+        room.require(self._repo, counts, cost)
         if self._events.wants_changes:
             for change in planned.changes(catalog, spool):
                 self._events.change(change)
@@ -249,6 +249,7 @@ class _Run:
         large = self._large_files
         build = Build(self._repo, catalog, spool, source, self._events, not_kept, large)
         root = build.run(self._crew(counts, cost))
+        room.require_for_changes(self._repo, build.tally)
         self._add_up(counts, build.tally, spool)
         self._summary.not_kept = not_kept.counts()
         if not wanted and planned.nothing_came(spool):
@@ -291,27 +292,6 @@ class _Run:
         counts.files += cost.kept
         counts.stale += cost.kept
         return counts, cost
-
-    def _require_room(self, catalog: Catalog, counts: Counts, cost: resolve.Cost) -> None:
-        needed, inodes = guards.room_needed(cost.files, cost.bytes, counts.dirs, cost.rows)
-        free, free_inodes = probe.free_space(self._repo.fd)
-        credit = publish.salvage_size(self._repo) if needed > free else 0
-        if (
-            needed > free + credit
-            and cost.shared
-            and probe.probe(self._repo.inner_path(b"")).reflinks
-        ):
-            needed -= cost.shared
-        if needed > free + credit:
-            raise NoSpace(
-                f"the drive has room for {free + credit:,} bytes, and this backup needs"
-                f" {needed:,}: delete snapshots (`mirrorback delete`) or free space"
-            )
-        if free_inodes is not None and inodes > free_inodes and not self._repo.salvage():
-            raise NoSpace(
-                f"the drive has room for {free_inodes:,} more files and folders, and this backup"
-                f" needs {inodes:,}: delete snapshots (`mirrorback delete`)"
-            )
 
     def _publish(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def _remove(
     fates = []
     with translated(), _rebasing(repo, catalog, now) as rebased:
         events.phase(Phase.RECOVER)
-        publish.recover(repo, catalog)
+        room = _recovered(repo, catalog)
         left = {snapshot.id for snapshot in catalog.snapshots()}
         events.phase(Phase.DELETE, sum(snapshot.files for snapshot in chosen))
         for snapshot in sorted(chosen, key=lambda one: one.id):  # deltas need what is newer
@@ -98,7 +99,23 @@ def _remove(
                     rebased(snapshot.id),
                     lambda count: events.advance(count),
                 )
+        if not room:
+            publish.recover(repo, catalog)
     return fates
+
+
+def _recovered(repo: Repository, catalog: Catalog) -> bool:
+    """Complete what an earlier run has begun; False where nothing but room is missing for
+    that, which removing snapshots makes."""
+    try:
+        publish.recover(repo, catalog)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if not publish.waits_for_room(repo, catalog):
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -173,6 +173,7 @@ class Revision:
             self._link(origin)
             self._kit.tally.delta(os.fstat(redo).st_size)
             self._kit.tally.stored(self._stored)
+            self._kit.tally.will_need(self._growth())
             self._record(undo, patched=self._number)
         return seen
 
@@ -280,6 +281,14 @@ class Revision:
             if error.errno != errno.EMLINK:
                 raise
             raise Impossible from error
+
+    def _growth(self) -> int:
+        """Bytes that the file will take besides those it has: what it grows by, and holes that
+        may be filled."""
+        st = self._before.st
+        allocated = st.st_blocks * 512
+        filled = min(self._stored, max(0, st.st_size - allocated))
+        return filled + max(0, self._spot.difference.allocated - allocated)
 
     def _rehearse(self) -> None:
         """Raises Impossible where the drive does not take the names that the delta is to get."""

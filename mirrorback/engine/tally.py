@@ -18,6 +18,7 @@ class Tally:
         self._lock = threading.Lock()
         self.bytes_copied = 0
         self.bytes_written = 0
+        self.needed = 0  # bytes that are still to be written when all is built
         self.errors = 0
         self.stale = 0
         self.failed_new = 0
@@ -39,6 +40,12 @@ class Tally:
         with self._lock:
             self.bytes_written += size
             self.bytes_copied += size
+
+    def will_need(self, size: int) -> None:
+        """So many bytes more will the drive have to hold when the changes of a large file are
+        written into it."""
+        with self._lock:
+            self.needed += size
 
     def delta(self, size: int) -> None:
         """A delta of so many bytes has gone to the drive."""

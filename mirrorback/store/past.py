@@ -266,16 +266,32 @@ def dependents(catalog: Catalog, objects: Set[int]) -> list[tuple[int, int]]:
 
 
 def freed_by(catalog: Catalog, snapshot: int) -> int:
-    """Bytes of the files that only one snapshot shows, as they are stored."""
+    """Bytes that the drive has more without a snapshot: of the files that only it shows, as they
+    are stored, less what deltas that need them will take at most."""
     objects = only_in(catalog, snapshot)
-    rows = catalog.db.execute(
-        "SELECT coalesce(sum(coalesce(d.stored, o.size)), 0) FROM object o"
-        " LEFT JOIN delta d ON d.object = o.id"
-        " WHERE o.kind = 1 AND o.id IN (SELECT value FROM json_each(?))",
-        (json.dumps(sorted(objects)),),
+    freed = sum(_stored(catalog, number) for number in objects)
+    for number, base in dependents(catalog, objects):
+        while base in objects:
+            held = holding(catalog, base)
+            if held is None or held.base is None:  # the version before becomes whole
+                freed -= _size(catalog, number) - _stored(catalog, number)
+                break
+            freed -= _stored(catalog, base)
+            base = held.base
+    return max(0, freed)
+
+
+def _size(catalog: Catalog, number: int) -> int:
+    row = catalog.db.execute(
+        "SELECT CASE WHEN kind = 1 THEN size ELSE 0 END FROM object WHERE id = ?", (number,)
     ).fetchone()
-    freed: int = rows[0]
-    return freed
+    return int(row[0]) if row else 0
+
+
+def _stored(catalog: Catalog, number: int) -> int:
+    """Bytes that an object takes, holes not considered."""
+    row = catalog.db.execute("SELECT stored FROM delta WHERE object = ?", (number,)).fetchone()
+    return int(row[0]) if row else _size(catalog, number)
 
 
 def longest_chain(catalog: Catalog, number: int) -> int:

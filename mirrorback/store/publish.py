@@ -71,7 +71,7 @@ def publish(repo: Repository, catalog: Catalog, spooled: spool.Spool, new: NewSn
         # The transaction is written meanwhile; its commit waits for the sync.
         record.snapshot(catalog, spooled, new, mirror, before_commit=synced)
     complete(repo, catalog)
-    supersede.clear_redo(repo)
+    supersede.clear_redo(repo, catalog)
     supersede.clear_signatures(repo, catalog)
 
 
@@ -97,14 +97,18 @@ def complete(repo: Repository, catalog: Catalog) -> None:
 
 def _supersede(repo: Repository, catalog: Catalog) -> None:
     """Let deltas take the place of large files, and these their changes."""
-    waiting = supersede.pending(catalog)
+    waiting = [what for what in supersede.pending(catalog) if what.removal is None]
+    _give(repo, catalog, waiting)
+    for what in waiting:
+        with contextlib.suppress(FileNotFoundError):  # someone has taken it out of the mirror
+            supersede.patch(repo, catalog, what)
+
+
+def _give(repo: Repository, catalog: Catalog, waiting: Sequence[supersede.Replacing]) -> None:
     for what in waiting:
         supersede.give(repo, catalog, what)
     if waiting:
         system.sync_filesystem(repo.fd)
-    for what in waiting:
-        with contextlib.suppress(FileNotFoundError):  # someone has taken it out of the mirror
-            supersede.patch(repo, catalog, what)
 
 
 def _exchange(repo: Repository, root: int, older: tuple[int, str, int] | None) -> None:
@@ -178,7 +182,7 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
             dst_dir_fd=repo.inner,
         )
         supersede.clear_signatures(repo, catalog)
-    supersede.clear_redo(repo)
+    supersede.clear_redo(repo, catalog)
     empty_trash(repo, salvage=False, progress=progress)
     probe.clean(repo.inner)
     for folder, unfinished in (
@@ -188,6 +192,17 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
     ):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unfinished + b".new", dir_fd=folder)
+
+
+def waits_for_room(repo: Repository, catalog: Catalog) -> bool:
+    """Whether a publication has come so far that only large files of the mirror wait for their
+    changes: then the snapshots that are not the mirror are complete."""
+    return any(
+        repo.root_number(repo.fd, CURRENT) == root
+        and repo.root_number(repo.inner, INCOMING) is None
+        and bool(supersede.pending(catalog))
+        for _number, _name, root in catalog.in_state(PENDING)
+    )
 
 
 def forget(repo: Repository) -> None:
@@ -217,14 +232,15 @@ def remove_snapshot(
     record.deleting(catalog, number, replaced)
     finish_removal(repo, catalog, number, name, progress)
     if replaced:
-        supersede.clear_redo(repo)
+        supersede.clear_redo(repo, catalog)
 
 
 def finish_removal(
     repo: Repository, catalog: Catalog, number: int, name: str, progress: Progress
 ) -> None:
     """The rest of a removal that has been committed."""
-    _supersede(repo, catalog)
+    replaced = [what for what in supersede.pending(catalog) if what.removal == number]
+    _give(repo, catalog, replaced)
     folder = os.fsencode(name)
     if repo.root_number(repo.fd, folder) is not None:
         os.rename(folder, TRASH + b"/" + folder, src_dir_fd=repo.fd, dst_dir_fd=repo.inner)

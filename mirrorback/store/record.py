@@ -81,7 +81,7 @@ def published(catalog: Catalog, number: int) -> None:
     """Note that a snapshot's folders are where they belong."""
     with catalog.transaction() as db:
         db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (PUBLISHED, number))
-        db.execute("DELETE FROM replacing")
+        db.execute("DELETE FROM replacing WHERE removal IS NULL")
 
 
 def checked(catalog: Catalog, spool: Spool, now: int) -> None:
@@ -120,7 +120,8 @@ def deleting(catalog: Catalog, number: int, replaced: Iterable[Replaced]) -> Non
                 " WHERE id = ?2",
                 (form, new.object),
             )
-            db.execute("INSERT INTO replacing VALUES (?, ?, NULL)", (new.object, form))
+            values = (new.object, form, number)
+            db.execute("INSERT INTO replacing VALUES (?, ?, NULL, ?)", values)
         db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (DELETING, number))
 
 
@@ -143,7 +144,7 @@ def deleted(catalog: Catalog, number: int) -> None:
             " AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.object = object.id)"
         )
         db.execute("DELETE FROM delta WHERE NOT EXISTS (SELECT 1 FROM object WHERE id = object)")
-        db.execute("DELETE FROM replacing")
+        db.execute("DELETE FROM replacing WHERE removal = ?", (number,))
         db.execute("DROP TABLE temp.freed")
         db.execute("DELETE FROM snapshot WHERE id = ?", (number,))
 
@@ -209,7 +210,7 @@ def _take_deltas(db: sqlite3.Connection) -> None:
         "INSERT OR REPLACE INTO main.delta SELECT object, base, stored,"
         f" {_check(schema.DELTA_ROW)} FROM spool.delta"
     )
-    db.execute("INSERT INTO main.replacing SELECT object, form, patched FROM spool.replacing")
+    db.execute("INSERT INTO main.replacing SELECT object, form, patched, NULL FROM spool.replacing")
 
 
 def _update_rows(db: sqlite3.Connection) -> None:

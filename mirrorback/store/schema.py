@@ -54,7 +54,8 @@ DELTA_ROW = ("object", "base", "stored")
 # What is still to be done of an object after a commit: it is a delta now, or whole again
 # (`form`), and its file lies in `redo/`.  `patched` is the object whose file, so far the
 # object's own, is to get the changes that lie there too; NULL where it has a file of its own.
-REPLACING = ("object", "form", "patched")
+# `removal` is the snapshot whose removal asks for it, NULL where a publication does.
+REPLACING = ("object", "form", "patched", "removal")
 
 CATALOG = """
 CREATE TABLE property (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -81,7 +82,8 @@ CREATE TABLE entry (
 CREATE TABLE delta (
     object INTEGER PRIMARY KEY, base INTEGER NOT NULL, stored INTEGER NOT NULL,
     digest_of_row INTEGER NOT NULL);
-CREATE TABLE replacing (object INTEGER PRIMARY KEY, form INTEGER NOT NULL, patched INTEGER);
+CREATE TABLE replacing (
+    object INTEGER PRIMARY KEY, form INTEGER NOT NULL, patched INTEGER, removal INTEGER);
 CREATE INDEX entry_place ON entry (dir, name, kind, last);
 CREATE INDEX entry_object ON entry (object);
 CREATE INDEX entry_first ON entry (first);

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mirrorback.errors import Damaged
+from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Metadata, Snapshot
 from mirrorback.store import content, durable, live, node, past, schema, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
@@ -38,11 +38,14 @@ class Replacing(NamedTuple):
     object: int
     form: int
     patched: int | None
+    removal: int | None
 
 
 def pending(catalog: Catalog) -> list[Replacing]:
-    """What is left to do."""
-    rows = catalog.db.execute("SELECT object, form, patched FROM replacing ORDER BY object")
+    """What is left to do, of all runs."""
+    rows = catalog.db.execute(
+        "SELECT object, form, patched, removal FROM replacing ORDER BY object"
+    )
     return [Replacing._make(row) for row in rows]
 
 
@@ -58,7 +61,8 @@ def give(repo: Repository, catalog: Catalog, what: Replacing) -> None:
             return  # all was done, and the file has gone
         metadata, _digest = live.object_row(catalog, what.object)
         for row, snapshot, folder in _shown(repo, catalog, what.object):
-            _replace(redo, new, folder, row.name, metadata, what.form)
+            with _writable(folder, snapshot):
+                _replace(redo, new, folder, row.name, metadata, what.form)
             _restore_time(catalog, row.dir, snapshot, folder)
     finally:
         os.close(redo)
@@ -89,12 +93,18 @@ def patch(repo: Repository, catalog: Catalog, what: Replacing) -> None:
         os.close(changes)
 
 
-def clear_redo(repo: Repository) -> None:
-    """Empty `redo`: nothing is left to do.  Raises OSError."""
+def clear_redo(repo: Repository, catalog: Catalog) -> None:
+    """Empty `redo`, but for what is left to do.  Raises OSError."""
+    needed = set()
+    for what in pending(catalog):
+        needed.add(undo_name(what.object))
+        if what.patched is not None:
+            needed.add(redo_name(what.patched))
     redo = repo.open_inner(REDO)
     try:
-        for name in os.listdir(redo):
-            os.unlink(name, dir_fd=redo)
+        for name in map(os.fsencode, os.listdir(redo)):
+            if name not in needed:
+                os.unlink(name, dir_fd=redo)
     finally:
         os.close(redo)
 
@@ -142,6 +152,25 @@ def _shown(
             finally:
                 cursor.close()
                 os.close(top)
+
+
+@contextlib.contextmanager
+def _writable(folder: int, snapshot: Snapshot) -> Iterator[None]:
+    """A directory of history for the time of a change, though someone has closed it.  Raises
+    DriveError where that is impossible."""
+    if os.access(b".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        yield
+        return
+    mode = stat.S_IMODE(os.fstat(folder).st_mode)
+    try:
+        os.fchmod(folder, mode | 0o700)
+        yield
+        os.fchmod(folder, mode)
+    except PermissionError as error:
+        raise DriveError(
+            f"a folder in {snapshot.name} cannot be written, and a large file in it is to become a"
+            " reverse delta: make it writable again, and run again"
+        ) from error
 
 
 def _replace(

@@ -7,16 +7,19 @@ import errno
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filesystems import mounted, require_root
 from runs import Heard, Nights
 
 from mirrorback.engine import contents, open_large, verify
 from mirrorback.engine.backup import BackupOptions, backup
+from mirrorback.engine.delete import delete
 from mirrorback.engine.open_version import open_version
-from mirrorback.errors import MirrorbackError
+from mirrorback.errors import MirrorbackError, NoSpace
 from mirrorback.store import supersede
 
 LEAST = 1 << 18
@@ -352,3 +355,55 @@ def test_the_drive_that_has_no_reflinks_is_told_at_once(large: LargeNights, imag
         large.backup(large_files="reflink", always=True)
     change_pages(image, 1)
     backup(str(large.source), str(large.repository), BackupOptions(), large.now, Heard())
+
+
+@pytest.fixture
+def tight(source: Path, tmp_path: Path) -> Iterator[LargeNights]:
+    require_root()
+    with mounted("ext4", tmp_path, size=200 << 20, make=("-m", "0")) as drive:
+        yield LargeNights(source, drive / "repo")
+
+
+def fill(nights: LargeNights, left: int) -> Path:
+    """Leave so many bytes of the drive free."""
+    path = nights.repository.parent / "filler"
+    st = os.statvfs(path.parent)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, st.f_bavail * st.f_frsize - left)
+    return path
+
+
+def test_growth_that_no_longer_fits_when_the_mirror_is_patched(tight: LargeNights) -> None:
+    """What is refused is refused before the commit, and snapshots can be deleted."""
+    log = tight.source / "log"
+    log.write_bytes(random.Random(1).randbytes(60 << 20))
+    tight.backup()
+    (tight.source / "other").write_bytes(b"1")
+    tight.backup()
+    with log.open("ab") as file:
+        file.write(b"a line of a log, much like all the others\n" * ((14 << 20) // 42))
+    fill(tight, 10 << 20)
+    with pytest.raises(NoSpace):
+        tight.backup()
+    tight.delete(tight.folders()[0].name)
+    assert len(tight.folders()) == 0  # and the night that did not fit has never been
+
+
+def test_deleting_the_last_that_shows_a_file_hands_it_on(tight: LargeNights) -> None:
+    log = tight.source / "log"
+    log.write_bytes(random.Random(1).randbytes(60 << 20))
+    (tight.source / "stays").write_bytes(b"1")
+    tight.backup()
+    change_pages(log, 1)
+    tight.backup()
+    log.unlink()
+    tight.backup()
+    filler = fill(tight, 20 << 20)
+    name = tight.folders()[-1].name
+    fates = delete(str(tight.repository), [name], dry_run=True, now=tight.now, events=Heard())
+    assert fates[0].frees < 1 << 20, "the version before becomes whole: nothing is freed"
+    with pytest.raises(NoSpace):
+        tight.delete(name)
+    filler.unlink()
+    tight.delete(name)
+    assert tight.problems() == []
