@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TRIES = 10  # to unmount, a second apart
+SECTOR = 512  # bytes, the unit of the kernel's statistics
+SECTORS_WRITTEN = 6  # the field: Documentation/admin-guide/iostats.rst
 UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
@@ -39,6 +41,19 @@ def drive(work: Path, kind: str, image_size: int) -> Iterator[Path]:
         if os.path.ismount(folder):
             _unmount(folder)
         image.unlink(missing_ok=True)
+
+
+def written(folder: Path) -> int | None:
+    """The bytes that the device below `folder` has written so far; None where `folder` is not
+    a file system of its own, whose device others write to, or the system does not tell."""
+    if not os.path.ismount(folder):
+        return None
+    device = os.stat(folder).st_dev
+    try:
+        text = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text()
+    except OSError:
+        return None
+    return int(text.split()[SECTORS_WRITTEN]) * SECTOR
 
 
 def _possible() -> bool:

@@ -39,15 +39,9 @@ Case = Callable[[Path, Path, int, int], int | None]
 
 def image(old: Path, new: Path, size: int, seed: int) -> int:
     """A virtual machine's disk: a hundredth of its pages is written anew."""
-    _random_file(old, size, seed)
+    random_file(old, size, seed)
     shutil.copyfile(old, new)
-    rng = random.Random(f"{seed}/pages")
-    pages = rng.sample(range(size // PAGE), size // PAGE // 100)
-    with new.open("r+b") as file:
-        for page in pages:
-            file.seek(page * PAGE)
-            file.write(rng.randbytes(PAGE))
-    return len(pages) * PAGE
+    return change_pages(new, f"{seed}/pages")
 
 
 def mailbox(old: Path, new: Path, size: int, seed: int) -> int:
@@ -93,8 +87,8 @@ def database(old: Path, new: Path, size: int, seed: int) -> None:
 
 def front(old: Path, new: Path, size: int, seed: int) -> int:
     """Three eighths of the size, all new, are put in front of the old file."""
-    _random_file(old, size * 5 // 8, seed)
-    _random_file(new, size * 3 // 8, seed + 1)
+    random_file(old, size * 5 // 8, seed)
+    random_file(new, size * 3 // 8, seed + 1)
     with old.open("rb") as source, new.open("ab") as target:
         shutil.copyfileobj(source, target, MIB)
     return 0
@@ -102,7 +96,7 @@ def front(old: Path, new: Path, size: int, seed: int) -> int:
 
 def shuffled(old: Path, new: Path, size: int, seed: int) -> int:
     """The blocks of 1 MiB stand in another order."""
-    _random_file(old, size, seed)
+    random_file(old, size, seed)
     order = list(range(size // MIB))
     random.Random(f"{seed}/order").shuffle(order)
     with old.open("rb") as source, new.open("wb") as target:
@@ -122,16 +116,16 @@ def sparse(old: Path, new: Path, size: int, seed: int) -> int:
     pages = range(0, size * 1024, apart)
     with old.open("r+b") as one, new.open("r+b") as other:
         for offset in pages:
-            for file in (one, other):
-                file.seek(offset)
-                file.write(rng.randbytes(PAGE))
+            for side in (one, other):
+                side.seek(offset)
+                side.write(rng.randbytes(PAGE))
     return len(pages) * PAGE
 
 
 def other(old: Path, new: Path, size: int, seed: int) -> None:
     """Nothing is as it was: the encoder gives up."""
-    _random_file(old, size, seed)
-    _random_file(new, size, seed + 1)
+    random_file(old, size, seed)
+    random_file(new, size, seed + 1)
 
 
 CASES: dict[str, tuple[Case, int]] = {
@@ -145,7 +139,27 @@ CASES: dict[str, tuple[Case, int]] = {
 }
 
 
-def _random_file(path: Path, size: int, seed: int) -> None:
+def make(name: str, old: Path, new: Path, size: int) -> None:
+    """Make a case in a process of its own: what a process has held counts as the memory of those
+    that it starts."""
+    command = [sys.executable, __file__, "--make", name, str(old), str(new), str(size)]
+    subprocess.run(command, check=True)
+
+
+def change_pages(path: Path, seed: str) -> int:
+    """Write a hundredth of a file's pages anew; returns the bytes."""
+    rng = random.Random(seed)
+    count = path.stat().st_size // PAGE
+    pages = rng.sample(range(count), count // 100)
+    with path.open("r+b") as file:
+        for page in pages:
+            file.seek(page * PAGE)
+            file.write(rng.randbytes(PAGE))
+    return len(pages) * PAGE
+
+
+def random_file(path: Path, size: int, seed: int) -> None:
+    """Bytes that nothing can compress."""
     rng = random.Random(seed)
     with path.open("wb") as file:
         for at in range(0, size, MIB):
@@ -255,6 +269,7 @@ def cmp_seconds(path: Path) -> float:
     """The time to read a file and an equal copy once."""
     twin = path.with_name("twin")
     subprocess.run(["cp", "--sparse=always", path, twin], check=True)
+    subprocess.run(["sync", "-f", twin], check=True)
     subprocess.run(["cmp", path, twin], check=True)
     begin = time.perf_counter()
     subprocess.run(["cmp", path, twin], check=True)
@@ -263,7 +278,7 @@ def cmp_seconds(path: Path) -> float:
     return seconds
 
 
-def _warm_run(command: list[str], old: Path, new: Path, name: str) -> bytes:
+def warm_run(command: list[str], old: Path, new: Path, name: str) -> bytes:
     """What a command prints; the files are in the page cache, as they are for `cmp`."""
     if name != "sparse":
         subprocess.run(["cat", old, new], check=True, stdout=subprocess.DEVNULL)
@@ -272,18 +287,18 @@ def _warm_run(command: list[str], old: Path, new: Path, name: str) -> bytes:
 
 def run(name: str, scale: float, rounds: int, seed: int, work: Path) -> None:
     """Make one case, measure it, print its row."""
-    make, full = CASES[name]
+    case, full = CASES[name]
     size = int(full * scale) // MIB * MIB
     with tempfile.TemporaryDirectory(dir=work) as folder:
         old, new = Path(folder, "old"), Path(folder, "new")
-        changed = make(old, new, size, seed)
+        changed = case(old, new, size, seed)
         yardstick = None
         if name != "sparse":  # it would take an hour
             larger = max(old, new, key=lambda path: path.stat().st_size)
             yardstick = min(cmp_seconds(larger) for _ in range(rounds))
         command = [sys.executable, __file__, "--measure", str(old), str(new)]
         all_figures = [
-            Figures(**json.loads(_warm_run(command, old, new, name))) for _ in range(rounds)
+            Figures(**json.loads(warm_run(command, old, new, name))) for _ in range(rounds)
         ]
         best = min(all_figures, key=lambda figures: figures.seconds)
         print(
@@ -307,8 +322,13 @@ def main() -> None:
     add("--rounds", type=int, default=3, help="of which the best counts (%(default)s)")
     add("--seed", type=int, default=1)
     add("--work", type=Path, default=Path(os.environ.get("TMPDIR", "/var/tmp")))
+    add("--make", nargs=4, metavar=("CASE", "OLD", "NEW", "BYTES"), help="only make the files")
     add("--measure", nargs=2, metavar=("OLD", "NEW"), help="these two files; prints JSON")
     given = parser.parse_args()
+    if given.make:
+        name, old, new, size = given.make
+        CASES[name][0](Path(old), Path(new), int(size), given.seed)
+        return
     if given.measure:
         print(json.dumps(asdict(measure(*given.measure))))
         return

@@ -7,10 +7,10 @@ import shutil
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from measure import Command, Failed, Figures, read, run, sync
+from log import Log
+from measure import Command, Failed, read, run
 from peers import Mirrorback, Tool, remove
 from source import Source
 
@@ -19,38 +19,26 @@ SNAPSHOTS = 1000
 PAST = Path(__file__).with_name("past.py")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of one tool; `kind` is what limits go by."""
-
-    night: str
-    label: str
-    kind: str
-    round: int
-    figures: Figures
-
-
 class Bench:
-    """Runs the nights, and keeps what was measured in `runs`."""
+    """Runs the nights."""
 
     def __init__(
         self,
         source: Source,
         mirrorback: Mirrorback,
         peers: Sequence[Tool],
-        drive: Path,
+        log: Log,
         rounds: int,
     ) -> None:
-        self.runs: list[Run] = []
-        self.failed: dict[str, str] = {}  # the label of a tool, and the night
+        self._log = log
         self._source = source
         self._mirrorback = mirrorback
         self._peers = peers
-        self._drive = drive
-        self._work = source.root.parent
+        self._drive = log.drive
+        self._work = log.work
         self._rounds = rounds
         self._night = 0  # of the backups made so far
-        self._links = drive / "links"
+        self._links = log.drive / "links"
 
     def first(self) -> None:
         """The first backup to an empty place; the last round's stays, for the other nights."""
@@ -65,7 +53,7 @@ class Bench:
         tools = {tool.label: tool for night in nights for tool in self._tools(night)}
         for tool in tools.values():
             self._first(tool, 0)
-        self.runs.clear()
+        self._log.runs.clear()
 
     def unchanged(self) -> None:
         """A backup when nothing has changed."""
@@ -132,7 +120,7 @@ class Bench:
         """Those that take part: mirrorback, then each peer that has not failed."""
         yield self._mirrorback
         for peer in self._peers:
-            if peer.installed and night in peer.nights and peer.label not in self.failed:
+            if peer.installed and night in peer.nights and peer.label not in self._log.failed:
                 yield peer
 
     def _first(self, tool: Tool, number: int) -> None:
@@ -158,7 +146,7 @@ class Bench:
         if tool is self._mirrorback:
             raise error
         print(error, file=sys.stderr)
-        self.failed[tool.label] = night
+        self._log.failed[tool.label] = night
         tool.clear()
 
     def _run(
@@ -171,17 +159,9 @@ class Bench:
         *,
         writes: bool = True,
     ) -> None:
-        """Measure one run; whatever was written before it is on the disks by then."""
-        disks = [self._drive, self._work]
-        sync(disks)
+        """Measure one run."""
         after = [self._work if night == "restore" else self._drive] if writes else []
-        figures = run(command, after)
-        self.runs.append(Run(night, label, kind or label, number, figures))
-        print(
-            f"{night}, round {number + 1}: {label} {figures.wall:.2f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        self._log.run(night, label, command, number, kind, after=after)
 
     def _change(self) -> None:
         self._source.change(self._night + 1)

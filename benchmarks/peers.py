@@ -14,6 +14,7 @@ from typing import ClassVar
 from measure import Command, read
 
 BACKUPS = frozenset({"first", "unchanged", "one-percent"})
+IMAGE = "image"  # the night of a large file
 RDIFF_API = (2, 1)  # the first version that has `--api-version 201`
 
 
@@ -65,10 +66,12 @@ class Mirrorback(Tool):
     """The subject."""
 
     kind = "mirrorback"
+    options: Sequence[str] = ()  # of the backup
 
     def backup(self, number: int) -> Command:
         init = [] if number else ["--init"]
-        return self.command("backup", *init, str(self.source), str(self.place), "-q")
+        words = [*init, *self.options, str(self.source), str(self.place)]
+        return self.command("backup", *words, "-q")
 
     def command(self, *words: str) -> Command:
         """Any of its commands."""
@@ -91,6 +94,7 @@ class Rsync(Tool):
     """A folder a night, with hard links to the night before."""
 
     kind = "rsync"
+    nights = BACKUPS | {IMAGE}
 
     def prepare(self) -> Sequence[Command]:
         return (Command(["mkdir", str(self.place)]),)
@@ -129,6 +133,7 @@ class RdiffBackup(Tool):
     """A mirror and reverse deltas."""
 
     kind = "rdiff-backup"
+    nights = BACKUPS | {IMAGE}
 
     def backup(self, number: int) -> Command:
         version = tuple(int(part) for part in self._version().split(".")[:2])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from nights import Bench, Run
+from log import Figure, Log, Run
 from peers import Tool
 
 # What mirrorback may take, as a multiple of what the other takes.
@@ -20,11 +20,17 @@ LIMITS = {
     ("first", "rsync"): 1.0,
     ("restore", "cp -a"): 1.3,
     ("delete", "rm -rf"): 1.2,
+    ("image", "rsync"): 0.8,
+    ("image", "rdiff-backup"): 0.25,
+    ("oldest", "cp"): 5.0,
 }
 SECONDS = {"versions": 0.2, "diff": 0.2}  # limits of the history
 MEMORY_MB = 100
 MEMORY_LARGE_MB = 200
 LARGE = 200_000  # files; the larger limit is for more
+MEMORY_LARGE_FILES_MB = 256
+LARGE_FILE_NIGHTS = ("image", "mailbox", "database", "oldest")
+LARGE_MEMORY = "large: "  # how the nights of `large-memory` begin
 SUBJECT = "mirrorback"
 
 
@@ -57,20 +63,19 @@ class MemoryRow:
 class Report:
     """The rows, from the runs."""
 
-    def __init__(
-        self, bench: Bench, peers: Sequence[Tool], chosen: Sequence[str], files: int
-    ) -> None:
-        self.runs = bench.runs
-        self._failed = bench.failed
+    def __init__(self, log: Log, peers: Sequence[Tool], chosen: Sequence[str], files: int) -> None:
+        self.runs = log.runs
+        self.figures = log.figures
+        self._failed = log.failed
         self._peers = peers
-        timed = [night for night in chosen if night != "memory"]
-        self.rows = [row for night in timed for row in self._night(night)]
-        self.memory = list(self._memory(files)) if "memory" in chosen else []
+        self.rows = [row for night in chosen for row in self._night(night)]
+        self.memory = list(self._memory(chosen, files))
 
     def shape(self) -> dict[str, object]:
         """The rows, for JSON."""
         return {
             "rows": [dataclasses.asdict(row) for row in self.rows],
+            "figures": [dataclasses.asdict(figure) for figure in self.figures],
             "memory": [dataclasses.asdict(row) for row in self.memory],
         }
 
@@ -90,6 +95,9 @@ class Report:
                 "verdict",
             ]
             parts.append(_table(head, [_cells(row) for row in self.rows]))
+        if self.figures:
+            head = ["large files", "what", "measured", "limit", "unit", "min - max", "verdict"]
+            parts.append(_table(head, [_figure_cells(figure) for figure in self.figures]))
         if self.memory:
             head = ["memory", "all processes MB", "largest MB", "limit MB", "verdict"]
             parts.append(_table(head, [_memory_cells(row) for row in self.memory]))
@@ -114,15 +122,23 @@ class Report:
             ):
                 yield Row(night, peer.label, verdict="failed")
 
-    def _memory(self, files: int) -> Iterator[MemoryRow]:
-        limit = MEMORY_MB if files <= LARGE else MEMORY_LARGE_MB
+    def _memory(self, chosen: Sequence[str], files: int) -> Iterator[MemoryRow]:
         nights = dict.fromkeys(run.night for run in self.runs if run.label == SUBJECT)
         for night in nights:
+            if ("large-memory" if night.startswith(LARGE_MEMORY) else "memory") not in chosen:
+                continue
             figures = [r.figures for r in self.runs if (r.night, r.label) == (night, SUBJECT)]
             total = max(one.total for one in figures) / 1e6
             largest = max(one.largest for one in figures) / 1e6
+            limit = _memory_limit(night, files)
             verdict = _verdict(max(total, largest), limit)
             yield MemoryRow(night, total, largest, limit, verdict)
+
+
+def _memory_limit(night: str, files: int) -> int:
+    if night.startswith(LARGE_MEMORY) or night in LARGE_FILE_NIGHTS:
+        return MEMORY_LARGE_FILES_MB
+    return MEMORY_MB if files <= LARGE else MEMORY_LARGE_MB
 
 
 def _row(runs: Sequence[Run], subject: Sequence[Run] | None) -> Row:
@@ -165,6 +181,13 @@ def _cells(row: Row) -> list[str]:
     return [row.night, row.tool, *map(_number, numbers), row.limit, row.verdict]
 
 
+def _figure_cells(figure: Figure) -> list[str]:
+    numbers = [_number(figure.value), _number(figure.limit)]
+    spread = f"{min(figure.values):.3f} - {max(figure.values):.3f}"
+    verdict = _verdict(figure.value, figure.limit)
+    return [figure.night, figure.what, *numbers, figure.unit, spread, verdict]
+
+
 def _memory_cells(row: MemoryRow) -> list[str]:
     sizes = (row.all_processes_mb, row.largest_process_mb)
     return [row.night, *(f"{size:.0f}" for size in sizes), str(row.limit_mb), row.verdict]
@@ -178,7 +201,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Words to the left, numbers to the right."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    numeric = [cell.strip().endswith(("s", "ratio", "of min", "limit", "MB")) for cell in head]
+    ends = ("s", "ratio", "of min", "measured", "limit", "MB")
+    numeric = [cell.endswith(ends) for cell in head]
     numeric[0] = False
     made = []
     for line in lines:

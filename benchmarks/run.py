@@ -12,9 +12,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from drive import drive, size
+from ground import Grounds, Sizes
+from large_nights import database, image, mailbox, memory
+from large_reads import OldVersions, encoder
+from log import Log, say
 from measure import Failed, sync
 from nights import Bench
 from peers import Mirrorback, Tool, all_peers, remove
@@ -23,7 +28,17 @@ from source import Source
 
 BACKUPS = ("first", "unchanged", "one-percent")  # in the order in which they are run
 BIG = (*BACKUPS, "restore", "delete")
-NIGHTS = ("unchanged", "one-percent", "first", "restore", "delete", "history", "memory")
+SMALL = ("unchanged", "one-percent", "first", "restore", "delete", "history", "memory")
+LARGE = ("image", "mailbox", "database", "encoder", "oldest", "mount", "large-memory")
+NIGHTS = (*SMALL, *LARGE)
+PEERED = {*BIG, "image"}  # with other tools
+FILE_SIZES = {
+    "image": ("1G", "of the image"),
+    "mailbox": ("256M", "of the mailbox"),
+    "database": ("200M", "of the database"),
+    "history": ("256M", "of the file with many versions"),
+    "huge": ("4G", "of the file that memory is measured with"),
+}
 
 
 def arguments() -> argparse.Namespace:
@@ -37,6 +52,10 @@ def arguments() -> argparse.Namespace:
     add("--drive", choices=("auto", "none"), default="auto", help="an image of its own, if root")
     add("--drive-size", type=size, default="20G", metavar="SIZE", help="its size (20G)")
     add("--only", choices=NIGHTS, action="append", default=[], help="this night; repeatable")
+    for name, (usual, what) in FILE_SIZES.items():
+        text = f"{what} ({usual})"
+        add(f"--{name}-size", type=size, default=usual, metavar="SIZE", help=text)
+    add("--versions", type=_several, default=128, help="of that file (%(default)s)")
     add("--mirrorback", metavar="PATH", help="the program: beside this Python, or in $PATH")
     add("--rsync", metavar="PATH", action="append", default=[], help="one more; repeatable")
     add("--json", type=Path, metavar="FILE", help="write all figures there as well")
@@ -46,6 +65,13 @@ def arguments() -> argparse.Namespace:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
+        raise ValueError
+    return number
+
+
+def _several(text: str) -> int:
+    number = int(text)
+    if number < 2:
         raise ValueError
     return number
 
@@ -86,27 +112,34 @@ def measure(
     stack.callback(remove, work)
     place = stack.enter_context(drive(work, options.drive, options.drive_size))
     stack.callback(_ignore_signals)
+    log = Log(place, work)
     source = Source(work / "source", options.files, options.folders)
-    mirrorback = Mirrorback(
-        source.root, place / "repository", work / "cache", _program(options.mirrorback)
-    )
-    alone = not set(chosen) - {"memory", "history"}
+    program = _program(options.mirrorback)
+    mirrorback = Mirrorback(source.root, place / "repository", work / "cache", program)
     peers: list[Tool] = []
-    if not alone:
+    if set(chosen) & PEERED:
         peers = all_peers(source.root, place, work / "cache", options.rsync)
-    bench = Bench(source, mirrorback, peers, place, options.rounds)
-    nights = set(chosen) | (set(BIG) if alone and "memory" in chosen else set())
+    bench = Bench(source, mirrorback, peers, log, options.rounds)
+    nights = set(chosen) & set(SMALL)
+    if "memory" in nights and not nights - {"memory", "history"}:
+        nights |= set(BIG)
     if nights & set(BIG):
-        _say(f"making {options.files:,} files in {options.folders:,} folders")
+        say(f"making {options.files:,} files in {options.folders:,} folders")
         total = source.make()
         sync([work])
-        _say(f"{total / 1e6:,.0f} MB")
-    failed = _run(bench, nights)
-    return Report(bench, peers, chosen, options.files), failed
+        say(f"{total / 1e6:,.0f} MB")
+    failed = _run(_steps(bench, nights))
+    sizes = Sizes(
+        **{name: getattr(options, f"{name}_size") for name in FILE_SIZES}, versions=options.versions
+    )
+    grounds = Grounds(log, options.rounds, sizes, program, options.rsync)
+    with ExitStack() as made:
+        failed |= _run(_large_steps(grounds, set(chosen), made))
+    return Report(log, peers, chosen, options.files), failed
 
 
-def _run(bench: Bench, nights: set[str]) -> bool:
-    """Run the nights, the first backup first, for the others need it; whether any failed."""
+def _steps(bench: Bench, nights: set[str]) -> dict[str, Callable[[], None]]:
+    """The nights of many small files, the first backup first, for the others need it."""
     steps: dict[str, Callable[[], None]] = {
         "first": bench.first,
         "unchanged": bench.unchanged,
@@ -117,19 +150,36 @@ def _run(bench: Bench, nights: set[str]) -> bool:
     }
     if nights & set(BIG) and "first" not in nights:
         bench.base(nights & set(BIG))
+    return {night: step for night, step in steps.items() if night in nights}
+
+
+def _large_steps(
+    grounds: Grounds, nights: set[str], stack: ExitStack
+) -> dict[str, Callable[[], None]]:
+    """The nights of large files; what several of them use is gone when `stack` is closed."""
+    old = OldVersions(grounds, stack)
+    steps: dict[str, Callable[[], None]] = {
+        "image": partial(image, grounds),
+        "mailbox": partial(mailbox, grounds),
+        "database": partial(database, grounds),
+        "encoder": partial(encoder, grounds),
+        "oldest": old.oldest,
+        "mount": old.mount,
+        "large-memory": partial(memory, grounds),
+    }
+    return {night: step for night, step in steps.items() if night in nights}
+
+
+def _run(steps: dict[str, Callable[[], None]]) -> bool:
+    """Take the steps one after the other; whether any failed."""
     failed = False
-    for night, step in steps.items():
-        if night in nights:
-            try:
-                step()
-            except Failed as error:
-                _say(str(error))
-                failed = True
+    for step in steps.values():
+        try:
+            step()
+        except Failed as error:
+            say(str(error))
+            failed = True
     return failed
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _write(file: Path, options: argparse.Namespace, report: Report) -> None:
@@ -149,12 +199,12 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             report, failed = measure(options, chosen, stack)
-            if report.runs:
+            if report.runs or report.figures:
                 print(report.text(), flush=True)
             if options.json:
                 _write(options.json, options, report)
     except Failed as error:
-        _say(str(error))
+        say(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
