@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import large
-from ground import Ground, Grounds
+from ground import Ground, Grounds, require_equal
 from large import MIB
 from log import Log, Run, say
 from measure import Command, Failed, run
@@ -123,13 +123,16 @@ def _delta(grounds: Grounds, night: str, size: int) -> None:
         file, new = ground.source / night, ground.work / night
         say(f"making a {night} of {size:,} bytes")
         large.make(night, file, new, size)
-        old_size = file.stat().st_size
+        old = shutil.copyfile(file, ground.work / "old")
         _first(ground.mirrorback)
         shutil.copyfile(new, file)
         time.sleep(SETTLE_S)
         log.run(night, "mirrorback", ground.mirrorback.backup(1), 0, after=[log.drive])
         snapshot = ground.mirrorback.snapshots(ground.mirrorback.place)[-1]
-        percent = ground.delta(night, snapshot) / old_size * 100
+        percent = ground.delta(night, snapshot) / old.stat().st_size * 100
+        target = ground.work / "restored"
+        run(ground.mirrorback.restore(snapshot, target))
+        require_equal(target / night, old)
         log.figure(night, "delta", [percent], DELTA_PERCENT[night], "% of file")
 
 
@@ -165,8 +168,7 @@ def _history(grounds: Grounds, ground: Ground, digest: str) -> None:
     _step(grounds, "delete", command("delete", str(place), middle, "-q"))
     ground.delta(IMAGE_FILE, oldest)
     target = ground.work / "restored"
-    words = ["restore", str(place), "--at", oldest, "--to", str(target), "-q"]
-    _step(grounds, "restore", command(*words))
+    _step(grounds, "restore", ground.mirrorback.restore(oldest, target))
     if _digest(target / IMAGE_FILE) != digest:
         raise Failed("what was restored is not what it was")
     _step(grounds, "verify", command("verify", str(place), "-q"))

@@ -7,8 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,14 +16,14 @@ import large
 from ground import Ground, Grounds, require_equal
 from large_nights import IMAGE_FILE
 from log import Log, say
-from measure import Command, Failed, read, run
+from measure import Command, Failed, run
+from mounted import mounted
 from peers import remove
 
 FUSE = "/dev/fuse"
 ENCODER_TIMES = 3  # what the encoder may take, in times of `cmp`
 MOUNT_TIMES = 4  # the same of reading a whole file through `mount`
 OPEN_S = 0.1  # to open the oldest version, and to read its first byte
-TRIES = 20  # to unmount, half a second apart
 
 
 # --- the encoder --------------------------------------------------------------------------------
@@ -82,8 +81,7 @@ class OldVersions:
         history = self._made()
         log, place = self._grounds.log, history.ground.mirrorback.place
         target = history.ground.work / "restored"
-        words = ["restore", str(place), "--at", history.snapshot, "--to", str(target), "-q"]
-        restore = history.ground.mirrorback.command(*words)
+        restore = history.ground.mirrorback.restore(history.snapshot, target)
         copy = Command(["cp", str(place / "current" / IMAGE_FILE), str(target)])
         for number in range(self._grounds.rounds):
             log.run("oldest", "mirrorback", restore, number, after=[log.work])
@@ -112,7 +110,7 @@ class OldVersions:
             _warm(history.oldest, twin, ground.source / IMAGE_FILE)
             yardstick = _cmp(log, "cmp", history.oldest, twin, number)
             for name, (snapshot, expected) in cases.items():
-                with _mounted(ground) as point:
+                with mounted(ground.mirrorback, ground.work / "mounted") as point:
                     shown = point / snapshot / IMAGE_FILE
                     took = _cmp(log, f"cmp, {name} mounted", shown, expected, number)
                 ratios[name].append(took / yardstick)
@@ -147,7 +145,7 @@ def _make_history(grounds: Grounds, ground: Ground) -> History:
 
 def _open_seconds(history: History) -> float:
     """To open the oldest version through a new mount, and to read its first byte."""
-    with _mounted(history.ground) as point:
+    with mounted(history.ground.mirrorback, history.ground.work / "mounted") as point:
         began = time.perf_counter()
         fd = os.open(point / history.snapshot / IMAGE_FILE, os.O_RDONLY)
         try:
@@ -168,36 +166,8 @@ def _cmp(log: Log, label: str, one: Path, other: Path, number: int) -> float:
     return log.run("mount", label, command, number, after=[]).figures.wall
 
 
-# --- the mount ----------------------------------------------------------------------------------
-
-
 def _can_mount() -> bool:
     if os.path.exists(FUSE):
         return True
     say(f"there is no {FUSE}: nothing is mounted")
     return False
-
-
-@contextmanager
-def _mounted(ground: Ground) -> Iterator[Path]:
-    """The repository as `mount` shows it, in the background.  Raises Failed."""
-    point = ground.work / "mounted"
-    point.mkdir()
-    try:
-        read(ground.mirrorback.command("mount", str(ground.mirrorback.place), str(point), "-q"))
-        try:
-            yield point
-        finally:
-            _unmount(point)
-    finally:
-        point.rmdir()
-
-
-def _unmount(point: Path) -> None:
-    fusermount = shutil.which("fusermount3") or shutil.which("fusermount")
-    command = [fusermount, "-u"] if fusermount else ["umount"]
-    for _ in range(TRIES):
-        if subprocess.run([*command, str(point)], check=False).returncode == 0:
-            return
-        time.sleep(0.5)
-    raise Failed(f"{point} cannot be unmounted")

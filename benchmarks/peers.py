@@ -77,6 +77,10 @@ class Mirrorback(Tool):
         """Any of its commands."""
         return Command([self.program, *words])
 
+    def restore(self, snapshot: str, target: Path) -> Command:
+        """Everything in a snapshot to a new folder."""
+        return self.command("restore", str(self.place), "--at", snapshot, "--to", str(target), "-q")
+
     def interpreter(self) -> str:
         """The Python that it runs on, from its first line."""
         with open(self.program, encoding="utf-8", errors="replace") as file:
