@@ -55,6 +55,8 @@ def serve(
     unmounted or a signal comes.  `ready` is called when it can be used, `tell` with trouble
     while it is.  Raises MirrorbackError."""
     system.raise_descriptor_limit()
+    import mirrorback.engine.open_large  # noqa: F401  before somebody waits for it
+
     with History.open(repository, now, b"/") as history, translated():
         fuse.serve(View(history), point, allow_other=allow_other, ready=ready, tell=tell)
 

@@ -178,10 +178,11 @@ def open_object(history: History, number: int, *, delta: bool) -> int:
         waiting = _open_redo(history, undo_name(number))
         if waiting is not None:
             return waiting
+    snapshots = list(reversed(history.refreshed()))
     missing: OSError = FileNotFoundError(errno.ENOENT, "no snapshot shows it")
     for row in reversed(rows):
         path = path_of(history, row) + (large.SUFFIX if delta else b"")
-        for snapshot in reversed(history.refreshed()):
+        for snapshot in snapshots:
             if not row.shown_in(snapshot.id):
                 continue
             try:

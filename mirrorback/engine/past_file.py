@@ -15,6 +15,8 @@ from mirrorback.plan import delta_map
 from mirrorback.store.content import CHUNK
 from mirrorback.store.delta_reader import DeltaReader
 
+_FEW = 4  # pieces that are read one by one
+
 
 class PastFile:
     """The content of an old version, of which nothing between it and the whole file at the
@@ -55,13 +57,31 @@ class PastFile:
         end = min(offset + size, self.size)
         if offset >= end:
             return b""
-        found = [self._piece(*piece) for piece in self._composed.pieces(offset, end)]
+        pieces = list(self._composed.pieces(offset, end))
+        start, span = self._span(pieces, end - offset)
+        found = [
+            span[at - start : at - start + length]
+            if span and source == len(self._readers)
+            else self._piece(length, source, at)
+            for length, source, at in pieces
+        ]
         return found[0] if len(found) == 1 else b"".join(found)
 
     def pieces(self) -> Iterator[tuple[int, bytes]]:
         """All content, as (offset, data) with up to 1 MiB each.  Raises as `pread`."""
         for offset in range(0, self.size, CHUNK):
             yield offset, self.pread(offset, CHUNK)
+
+    def _span(self, pieces: list[tuple[int, int, int]], size: int) -> tuple[int, bytes]:
+        """What all pieces of the whole file lie within, in one read, and where it begins;
+        nothing where they are few, or far from each other."""
+        whole = [(at, at + length) for length, source, at in pieces if source == len(self._readers)]
+        if len(whole) < _FEW:
+            return 0, b""
+        start, end = min(at for at, _end in whole), max(end for _at, end in whole)
+        if end - start > 2 * size:
+            return 0, b""
+        return start, self._piece(end - start, len(self._readers), start)
 
     def _piece(self, length: int, source: int, offset: int) -> bytes:
         if source < len(self._readers):

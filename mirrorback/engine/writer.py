@@ -94,7 +94,7 @@ class Writer:
 
     def _copy(self, origin: tree.Cursor, path: bytes, fd: int, row: PastRow) -> None:
         def write(offset: int, data: bytes) -> None:
-            if data.count(0) < len(data):  # a hole stays one
+            if not content.is_zeros(data):  # a hole stays one
                 content.write_all(fd, data, offset)
             self._events.advance(0, len(data))
             with self._lock:

@@ -68,6 +68,8 @@ class Catalog:
         self.db = connection
         self.lock = threading.RLock()
         self._directories: dict[int, bytes] = {}
+        self._folders: list[tuple[int, str, int, int]] = []
+        self._folders_at: tuple[int, int] | None = None
 
     @classmethod
     def create(cls, path: bytes) -> Catalog:
@@ -209,10 +211,23 @@ class Catalog:
     def folders(self) -> list[tuple[int, str, int, int]]:
         """Id, folder name, state and root inode number of the snapshots that exist, oldest
         first."""
-        rows = self.db.execute(
-            "SELECT id, name, state, root FROM snapshot WHERE state != ? ORDER BY id", (DELETING,)
-        ).fetchall()
-        return [(number, _folder_name(name), state, root) for number, name, state, root in rows]
+        stamp = self._stamp()
+        if stamp is None or stamp != self._folders_at:
+            rows = self.db.execute(
+                "SELECT id, name, state, root FROM snapshot WHERE state != ? ORDER BY id",
+                (DELETING,),
+            ).fetchall()
+            self._folders = [(row[0], _folder_name(row[1]), row[2], row[3]) for row in rows]
+            self._folders_at = stamp
+        return self._folders
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """What changes with every commit, of this process or another; None where nothing is
+        committed yet."""
+        if self.db.in_transaction:
+            return None
+        version = self.db.execute("PRAGMA data_version").fetchone()[0]
+        return version, self.db.total_changes
 
     def owners(self) -> dict[Owner, int]:
         """Every owner that objects name, with its id."""

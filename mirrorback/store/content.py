@@ -179,6 +179,11 @@ def digest_of(
     return hashing.finish(st.st_size)
 
 
+def is_zeros(data: bytes) -> bool:
+    """Whether all of no more than 1 MiB is zeros."""
+    return data == _ZEROS[: len(data)]
+
+
 def write_all(fd: int, data: bytes, offset: int) -> None:
     """Write all of `data` at `offset`, however many calls it takes.  Raises OSError."""
     done = os.pwrite(fd, data, offset)

@@ -11,6 +11,7 @@ files are at hand.
 from __future__ import annotations
 
 import struct
+import threading
 from array import array
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -75,6 +76,18 @@ def frame_length(data: bytes) -> int | None:
     return None
 
 
+_LOCAL = threading.local()  # making one takes longer than a frame does
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """This thread's own."""
+    try:
+        found: zstandard.ZstdDecompressor = _LOCAL.decompressor
+    except AttributeError:
+        found = _LOCAL.decompressor = zstandard.ZstdDecompressor()
+    return found
+
+
 def decoded(data: bytes, size: int | None) -> bytes:
     """The content of one zstd frame, which has to be of `size` bytes; with None, of 1 to
     FRAME bytes.  Takes no more memory than that.  Raises Damaged."""
@@ -83,7 +96,7 @@ def decoded(data: bytes, size: int | None) -> bytes:
         fits = 0 < told.content_size <= FRAME if size is None else told.content_size == size
         if not fits or not told.has_checksum or told.dict_id:
             raise Damaged("the delta has a frame that is not of its kind")
-        content = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+        content = _decompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Damaged("the delta has a damaged frame") from error
     if len(content) != told.content_size:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,7 +32,7 @@ class Frames:
         self._places = np.append(np.zeros(1, np.int64), np.cumsum(sums))
         self.plain_size = plain_size
         self._kept = kept
-        self._decoded: OrderedDict[int, bytes] = OrderedDict()
+        self._decoded: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
     @property
@@ -62,15 +61,14 @@ class Frames:
             yield self._decode(number), int(self._lengths[number])
 
     def _frame(self, number: int) -> bytes:
-        with self._lock:
-            if number in self._decoded:
-                self._decoded.move_to_end(number)
-                return self._decoded[number]
+        data = self._decoded.get(number)
+        if data is not None:
+            return data
         data = self._decode(number)
         with self._lock:
             self._decoded[number] = data
             while len(self._decoded) > self._kept:
-                self._decoded.popitem(last=False)
+                del self._decoded[next(iter(self._decoded))]  # the one that came first
         return data
 
     def _decode(self, number: int) -> bytes:

@@ -17,6 +17,7 @@ from mirrorback.store import delta_format as form
 from mirrorback.store.content import CHUNK
 from mirrorback.store.delta_frames import Frames, read, read_up_to
 
+FEW_SEGMENTS = 1 << 12  # 96 KiB
 FRAMES_KEPT = 8  # decoded, of each reader: 256 KiB
 
 
@@ -67,8 +68,11 @@ class DeltaReader:
     @property
     def segments(self) -> Segments:
         """The map, checked: every range can be read, if the base has `base_size` bytes.  Read
-        from the file each time, for it takes 24 bytes a segment: keep it, or let it go.
+        from the file each time, for it takes 24 bytes a segment: keep it, or let it go.  (Of
+        a small one, which has been decoded to be checked, that is kept.)
         Raises OSError, and Damaged where the file has changed."""
+        if self._source.few is not None:
+            return self._source.few
         rows, at = self._source.rows, 0
         length, kind, offset = (np.empty(rows, np.int64) for _ in range(3))
         for block in self._source.blocks():
@@ -123,7 +127,12 @@ class _Indexed:
         self._check_sum(file_size, checksum)
         self.rows, self.old_size = self.index.segments, self.index.old_size
         self.plain_size = self.index.plain_size
-        if sum(block.total() for block in self.blocks()) != self.old_size:
+        self.few: Segments | None = None
+        total = 0
+        for block in self.blocks():
+            total += block.total()
+            self.few = block if self.rows <= min(FEW_SEGMENTS, form.BLOCK) else None
+        if total != self.old_size:
             raise Damaged("the delta's index makes a file of another size than it says")
         self.lengths = self._frame_lengths()
 
@@ -178,6 +187,7 @@ class _Scanned:
     """The segments and frames that the frames themselves tell of, found by decoding all."""
 
     index = None
+    few = None
 
     def __init__(self, fd: int, file_size: int) -> None:
         """Read the whole file, a frame at a time.  Raises Damaged and OSError."""

@@ -18,6 +18,7 @@ from mirrorback.store.differing import differing
 from mirrorback.store.revise import TooMuch
 
 PAGE = 4096
+EARLY = 32 << 20  # bytes after which it can be told that a file has changed all over
 _ZEROS = bytes(content.CHUNK)
 
 
@@ -55,7 +56,7 @@ class DeltaSink:
         self._redo = redo
         self._old_size, self._new_size = sizes
         self._common = min(sizes)
-        self._left = limit
+        self._limit = self._left = limit
         self._at = 0  # all before is told
         self.stored = 0  # bytes of the new file in the redo delta
 
@@ -102,7 +103,10 @@ class DeltaSink:
 
     def _spend(self, count: int) -> None:
         self._left -= count
-        if self._left < 0:
+        spent = self._limit - self._left
+        # Most of what there was: so will be the rest, as after an insertion in front.
+        early = self._at >= EARLY and spent > self._at // 4 * 3
+        if self._left < 0 or early:
             raise TooMuch
 
 
