@@ -38,6 +38,7 @@ class PastFile:
             raise ValueError("a chain has at least one delta")
         self._base = base_fd
         self._readers = tuple(readers)
+        self._literals = [reader.literal for reader in readers]
         base_size = os.fstat(base_fd).st_size
         _check_chain(self._readers, None if changing else base_size)
         composed = delta_map.compose(reader.segments for reader in self._readers)
@@ -59,10 +60,13 @@ class PastFile:
             return b""
         pieces = list(self._composed.pieces(offset, end))
         start, span = self._span(pieces, end - offset)
+        whole = len(self._readers)
         found = [
-            span[at - start : at - start + length]
-            if span and source == len(self._readers)
-            else self._piece(length, source, at)
+            self._literals[source](at, length)
+            if source < whole
+            else span[at - start : at - start + length]
+            if span
+            else self._read_whole(length, at)
             for length, source, at in pieces
         ]
         return found[0] if len(found) == 1 else b"".join(found)
@@ -81,11 +85,9 @@ class PastFile:
         start, end = min(at for at, _end in whole), max(end for _at, end in whole)
         if end - start > 2 * size:
             return 0, b""
-        return start, self._piece(end - start, len(self._readers), start)
+        return start, self._read_whole(end - start, start)
 
-    def _piece(self, length: int, source: int, offset: int) -> bytes:
-        if source < len(self._readers):
-            return self._readers[source].literal(offset, length)
+    def _read_whole(self, length: int, offset: int) -> bytes:
         data = os.pread(self._base, length, offset)
         while len(data) < length:
             more = os.pread(self._base, length - len(data), offset + len(data))

@@ -24,6 +24,7 @@ from mirrorback.store.repository import CATALOG, DELTA_SUFFIX, drive_errors
 THREADS = 2
 DAMAGED = "content is not what was backed up"
 MISSING = "missing"
+DEPENDS = "cannot be rebuilt: a newer version, on which its delta depends, is damaged"
 WRONG_KIND = "is something else than was backed up"
 WRONG_SIZE = "size is not what was backed up"
 WRONG_TARGET = "symlink target is not what was backed up"
@@ -237,7 +238,7 @@ class _Objects:
             return str(error)
         finally:
             os.close(fd)
-        return self._read_through(row, snapshot)
+        return self._read_through(row, snapshot) and DEPENDS
 
     def _read_through(self, row: PastRow, snapshot: Snapshot) -> str | None:
         """What is wrong with a large version, however it is read."""

@@ -68,6 +68,8 @@ class Catalog:
         self.db = connection
         self.lock = threading.RLock()
         self._directories: dict[int, bytes] = {}
+        self._snapshots: list[Snapshot] = []
+        self._snapshots_at: tuple[int, int] | None = None
         self._folders: list[tuple[int, str, int, int]] = []
         self._folders_at: tuple[int, int] | None = None
 
@@ -181,6 +183,13 @@ class Catalog:
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots that exist, oldest first; the last is the mirror."""
+        stamp = self._stamp()
+        if stamp is None or stamp != self._snapshots_at:
+            self._snapshots = self._read_snapshots()
+            self._snapshots_at = stamp
+        return self._snapshots.copy()
+
+    def _read_snapshots(self) -> list[Snapshot]:
         rows = self.db.execute(
             "SELECT id, name, time, offset, incomplete, pinned, files, bytes FROM snapshot"
             " WHERE state != ? ORDER BY id",

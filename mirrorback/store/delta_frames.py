@@ -43,12 +43,16 @@ class Frames:
     def plain(self, offset: int, length: int) -> bytes:
         """A range of the plaintext.  Raises Damaged, OSError, and ValueError where there is
         no such range."""
+        first = offset // form.FRAME
+        begin = offset - first * form.FRAME
+        ready = self._decoded.get(first)  # as nearly always, where many are read in order
+        if ready is not None and 0 <= length <= len(ready) - begin:
+            return ready[begin : begin + length]
         if offset < 0 or length < 0 or offset + length > self.plain_size:
             raise ValueError(f"no range of {self.plain_size} bytes: {length} from {offset}")
         if not length:
             return b""
-        first, last = offset // form.FRAME, (offset + length - 1) // form.FRAME
-        begin = offset - first * form.FRAME
+        last = (offset + length - 1) // form.FRAME
         if first == last:
             return self._frame(first)[begin : begin + length]
         data = b"".join(map(self._frame, range(first, last + 1)))

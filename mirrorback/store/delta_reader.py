@@ -35,6 +35,9 @@ class DeltaReader:
     base_size: int | None  # the same
     base_digest: Digest | None  # the same
     rebuilt: bool  # whether the index was lost and rebuilt
+    # `length` bytes of plaintext from `offset`: the content of a LITERAL segment.  Raises
+    # OSError, Damaged where a frame it needs is, and ValueError where there is no such range.
+    literal: Callable[[int, int], bytes]
 
     def __init__(self, fd: int, *, scan: bool = False, kept: int = FRAMES_KEPT) -> None:
         """Open by the index at the file's end.  With `scan`, an index that is lost is rebuilt
@@ -59,6 +62,7 @@ class DeltaReader:
         self.base_size = None if index is None else index.base_size
         self.base_digest = None if index is None else index.base_digest
         self._frames = Frames(fd, self._source.lengths, self._source.plain_size, kept)
+        self.literal = self._frames.plain
 
     @property
     def plain_size(self) -> int:
@@ -80,12 +84,6 @@ class DeltaReader:
             length[some], kind[some], offset[some] = block
             at = some.stop
         return Segments(length, kind, offset)
-
-    def literal(self, offset: int, length: int) -> bytes:
-        """`length` bytes of plaintext from `offset`: the content of a LITERAL segment.
-        Raises OSError, Damaged where a frame it needs is, and ValueError where the plaintext
-        has no such range."""
-        return self._frames.plain(offset, length)
 
     def check(self, progress: Callable[[int], None] = lambda count: None) -> None:
         """Decode everything and compare the commands with the index.  The bytes read are
