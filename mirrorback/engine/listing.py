@@ -57,6 +57,7 @@ def look(source: Source, cursor: tree.Cursor, wanted: Wanted) -> Same | Listing:
         fd = cursor.open(wanted.path)
         rows, foreign, failed = tree.scan(fd, source.device)
     rows = source.select(wanted.path, fd, rows, foreign)
+    failed = [one for one in failed if not source.is_view(wanted.path, one[0])]
     if failed:
         return Listing(began, rows, foreign, failed, None)
     fingerprint = blake3(marshal.dumps(rows, 2)).digest(16)

@@ -15,9 +15,9 @@ from mirrorback.store import settings, system
 from mirrorback.store.catalog import translated
 
 
-def prepare(repository: str, point: str, now: datetime) -> tuple[str, bytes, str | None]:
+def prepare(repository: str, point: str, now: datetime) -> tuple[str, bytes]:
     """What can be seen before anything is mounted: the absolute paths of the repository and
-    of the mount point, and a warning or None.
+    of the mount point.
 
     Raises NoRepository, Damaged; MirrorbackError where the mount point is missing, no
     folder, not empty, or a mount already; Refused where it lies in the repository; NoFuse.
@@ -33,13 +33,7 @@ def prepare(repository: str, point: str, now: datetime) -> tuple[str, bytes, str
                 " there is no option for that"
             )
         _require_free(where)
-        warning = None
-        if _within(where, os.path.realpath(history.source)):
-            warning = (
-                f"{settings.escape(where)} lies in the source: a backup while it is mounted"
-                " would read all of it, unless --one-file-system or --exclude keeps it out"
-            )
-    return repository, where, warning
+    return repository, where
 
 
 def serve(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mirrorback.engine.history import History
 
 
-class Large:
+class LargeVersion:
     """A version of a large file.  The whole file that it is read from may be given the next
     version's changes meanwhile; by then the catalog has another way to it.  So it is asked
     after each look whether the way is still the same: only then is what was read right.

@@ -69,10 +69,10 @@ def open_version(
                 held = past.holding(history.catalog, row.object)
             if held is None or held.drive != schema.DELTA:
                 raise  # it has not become a delta meanwhile
-    from mirrorback.engine.open_large import Large
+    from mirrorback.engine.open_large import LargeVersion
 
     with translated():
-        return Large(history, row, snapshot, ask)
+        return LargeVersion(history, row, snapshot, ask)
 
 
 def open_whole(history: History, row: PastRow, snapshot: Snapshot) -> OpenVersion:

@@ -12,6 +12,7 @@ from mirrorback.plan.selection import Selection, is_cache_tag
 from mirrorback.store import settings, system, tree
 from mirrorback.store.repository import Repository
 
+VIEW = "fuse.mirrorback"  # the type of a mounted view, as mountinfo has it
 CACHE_TAG = b"CACHEDIR.TAG"
 
 
@@ -45,6 +46,7 @@ class Source:
         self._repository = repository
         self._one_file_system = one_file_system
         self._mounts = _below(path, system.mount_points()) if one_file_system else frozenset()
+        self._views = _below(path, system.mount_points(VIEW))
         self._shut: set[bytes] = set()
 
     @classmethod
@@ -95,9 +97,16 @@ class Source:
             chosen = [
                 row for row in rows if row[1] != ino or foreign.get(row[0], self.device) != device
             ]
+        if self._views:
+            chosen = [row for row in chosen if not self.is_view(path, row[0])]
         if not self._selection.everything:
             chosen = [row for row in chosen if not self._left_out(path, fd, row)]
         return chosen
+
+    def is_view(self, path: bytes, name: str) -> bool:
+        """Whether an entry of a directory is a mounted view of a repository: history, no part
+        of the source, and to other users, root too, not even to be examined."""
+        return tree.join(path, os.fsencode(name)) in self._views
 
     def shut(self, path: bytes, foreign: Iterable[str]) -> None:
         """Note what in a directory lies on another file system: with `one_file_system` it

@@ -151,9 +151,9 @@ def _plain(field: bytes) -> bytes:
     return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), field)
 
 
-def mount_points() -> frozenset[bytes]:
-    """The absolute paths of all mounts, bind mounts included."""
-    return frozenset(mount.point for mount in _mounts())
+def mount_points(fstype: str | None = None) -> frozenset[bytes]:
+    """The absolute paths of all mounts, bind mounts included; or of those of one type."""
+    return frozenset(mount.point for mount in _mounts() if fstype in (None, mount.fstype))
 
 
 def mount_of(path: bytes) -> Mount | None:

@@ -128,6 +128,22 @@ def test_what_the_drive_could_not_hold(nights: Nights, point: Path, tmp_path: Pa
         require_same(wanted, describe(point / "current"))
 
 
+def test_a_view_in_the_source_is_no_part_of_it(small: Nights, tmp_path: Path) -> None:
+    require_fuse()
+    point = small.source / "history"
+    point.mkdir()
+    small.backup()
+    with mounted(small.repository, point):
+        assert (point / "current" / "f").exists()
+        (small.source / "f").write_text("two")
+        result = small.backup()
+        assert not (small.current / "history").exists() and result.summary.errors == 0
+        assert small.backup().summary.unchanged
+    small.backup()
+    assert (small.current / "history").is_dir()
+    assert small.problems() == []
+
+
 def test_it_is_read_only(small: Nights, point: Path) -> None:
     with mounted(small.repository, point):
         file = point / "current" / "f"
@@ -503,15 +519,6 @@ def test_a_mount_already(small: Nights, point: Path, tmp_path: Path) -> None:
             assert (point / "current" / "f").read_text() == "one"
         (tmp_path / "link").symlink_to(point)
         assert "a mount already" in complaint("mount", small.repository, tmp_path / "link", code=1)
-
-
-def test_a_mount_in_the_source_is_warned_of(small: Nights, point: Path) -> None:
-    inside = small.source / "view"
-    with mounted(small.repository, inside) as done:
-        assert "lies in the source" in done.err
-        unmount(inside)
-    with mounted(small.repository, inside, "--json") as done:
-        assert [m["message_type"] for m in done.messages] == ["warning", "ready"]
 
 
 def test_an_error_in_json(small: Nights, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_chain_that_is_made_shorter_while_it_is_opened(
         contents.append(image.read_bytes())
         large.backup()
     names = [folder.name for folder in large.folders()]
-    opened = open_large.Large._open
+    opened = open_large.LargeVersion._open
     done = []
 
     def after_delete(self: Any, *rest: Any) -> Any:
@@ -128,7 +128,7 @@ def test_a_chain_that_is_made_shorter_while_it_is_opened(
             large.delete(names[1])
         return opened(self, *rest)
 
-    monkeypatch.setattr(open_large.Large, "_open", after_delete)
+    monkeypatch.setattr(open_large.LargeVersion, "_open", after_delete)
     with large.history() as history:
         snapshot = history.resolve(names[0])
         row = history.entry(b"d/image", snapshot)

@@ -42,9 +42,7 @@ def mount(
     from mirrorback.engine import mount as engine
 
     now = session.now
-    repository, where, warning = engine.prepare(repo, point, now)
-    if warning is not None:
-        _warn(session, warning)
+    repository, where = engine.prepare(repo, point, now)
 
     def say() -> None:
         if session.json:
@@ -64,13 +62,6 @@ def mount(
         in_background(lambda ready: serve(ready, _log), told)
         say()
     return 0
-
-
-def _warn(session: Session, warning: str) -> None:
-    if session.json:
-        session.out.json(shapes.message("warning", warning, None))
-    else:
-        complain(warning)
 
 
 def _log(message: str) -> None:
