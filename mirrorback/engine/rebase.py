@@ -103,8 +103,7 @@ class _Rebase:
         opened.callback(os.close, whole)
         file = PastFile(whole, readers)
         for offset, data in file.pieces():
-            if not content.is_zeros(data):  # a hole stays one
-                content.write_all(fd, data, offset)
+            content.write_sparsely(fd, data, offset)
         os.ftruncate(fd, file.size)
 
     def _write_delta(

@@ -94,13 +94,12 @@ class Writer:
 
     def _copy(self, origin: tree.Cursor, path: bytes, fd: int, row: PastRow) -> None:
         def write(offset: int, data: bytes) -> None:
-            if not content.is_zeros(data):  # a hole stays one
-                content.write_all(fd, data, offset)
-            self._events.advance(0, len(data))
-            with self._lock:
-                self.bytes_written += len(data)
-            if self.stopped:
-                raise Abandoned
+            content.write_all(fd, data, offset)
+            self._passed(len(data))
+
+        def write_sparsely(offset: int, data: bytes) -> None:
+            content.write_sparsely(fd, data, offset)
+            self._passed(len(data))
 
         if row.drive != DELTA:
             try:
@@ -112,8 +111,15 @@ class Writer:
             except Damaged:
                 os.ftruncate(fd, 0)  # it may have changed under our hands
         with contextlib.closing(open_version(self._history, row, self._snapshot)) as version:
-            read_through(path, row, version, write)
+            read_through(path, row, version, write_sparsely)
             os.ftruncate(fd, version.size)
+
+    def _passed(self, count: int) -> None:
+        self._events.advance(0, count)
+        with self._lock:
+            self.bytes_written += count
+        if self.stopped:
+            raise Abandoned
 
     def _make_other(self, into: int, name: bytes, metadata: Metadata) -> None:
         try:

@@ -15,7 +15,9 @@ CHUNK = 1 << 20
 BLOCK = 1 << 16  # unit of the sparse digest
 SPARSE_FROM = 1 << 30  # bytes of hole from which the sparse digest is used
 UNCACHE_FROM = 1 << 20  # files from this size on leave the page cache as they found it
+PAGE = 4096  # what a hole is made of
 _ZEROS = bytes(CHUNK)
+_ZERO_PAGE = bytes(PAGE)
 
 
 class Hasher(Protocol):
@@ -179,9 +181,31 @@ def digest_of(
     return hashing.finish(st.st_size)
 
 
-def is_zeros(data: bytes) -> bool:
-    """Whether all of no more than 1 MiB is zeros."""
-    return data == _ZEROS[: len(data)]
+def page_runs(offset: int, data: bytes) -> Iterator[tuple[int, int, bool]]:
+    """The data that stands at an offset in runs (start, end, hole): whole pages of zeros, of
+    which a hole can be made, and all else."""
+    at = 0
+    while at < len(data):
+        zeros = data.find(_ZERO_PAGE, at)  # the first that may be one
+        start = len(data) if zeros < 0 else zeros + -(offset + zeros) % PAGE
+        end = start
+        while data[end : end + PAGE] == _ZERO_PAGE:
+            end += PAGE
+        if end == start and start < len(data):
+            start = end = min(start + PAGE, len(data))
+        if at < start:
+            yield at, start, False
+        if start < end:
+            yield start, end, True
+        at = end
+
+
+def write_sparsely(fd: int, data: bytes, offset: int) -> None:
+    """Write into an open file that has nothing there yet; whole pages of zeros are left out,
+    and are holes if the file has, or gets, the size for it.  Raises OSError."""
+    for start, end, hole in page_runs(offset, data):
+        if not hole:
+            write_all(fd, data[start:end], offset + start)
 
 
 def write_all(fd: int, data: bytes, offset: int) -> None:

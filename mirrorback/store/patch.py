@@ -17,7 +17,6 @@ from mirrorback.store.delta_writer import DeltaWriter
 from mirrorback.store.differing import differing
 from mirrorback.store.revise import TooMuch
 
-PAGE = 4096
 EARLY = 32 << 20  # bytes after which it can be told that a file has changed all over
 _ZEROS = bytes(content.CHUNK)
 
@@ -34,8 +33,8 @@ class CloneSink:
         common = min(len(old), len(new))
         for start, end in differing(old[:common], new[:common]):
             # Whole pages: a drive that shares blocks shares no less.
-            start -= start % PAGE
-            end = min(common, end + -end % PAGE)
+            start -= start % content.PAGE
+            end = min(common, end + -end % content.PAGE)
             self._write(offset + start, new[start:end])
         self._write(offset + common, new[common:])
 
@@ -126,17 +125,6 @@ def apply(redo: DeltaReader, fd: int) -> None:
 
 def write_or_punch(fd: int, offset: int, data: bytes) -> None:
     """Write, but leave holes where there are whole pages of zeros.  Raises OSError."""
-    at = 0
-    while at < len(data):
-        end = at + PAGE - (offset + at) % PAGE
-        hole = _is_zero_page(data, at, end)
-        while end < len(data) and _is_zero_page(data, end, end + PAGE) == hole:
-            end += PAGE
-        end = min(end, len(data))
-        if not hole or not system.punch_hole(fd, offset + at, end - at):
-            content.write_all(fd, data[at:end], offset + at)
-        at = end
-
-
-def _is_zero_page(data: bytes, start: int, end: int) -> bool:
-    return end - start == PAGE and data[start:end] == _ZEROS[:PAGE]
+    for start, end, hole in content.page_runs(offset, data):
+        if not hole or not system.punch_hole(fd, offset + start, end - start):
+            content.write_all(fd, data[start:end], offset + start)

@@ -90,3 +90,38 @@ def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
     content.write_all(fd, data, 5)
     os.close(fd)
     assert (tmp_path / "f").read_bytes() == bytes(5) + data
+
+
+@given(
+    st.integers(0, 3 * content.PAGE),
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from([1, 100, 4095, 4096, 4097, 9000])), max_size=8
+    ),
+)
+def test_runs_of_pages(offset: int, parts: list[tuple[bool, int]]) -> None:
+    """Together they are all of the data, and exactly the whole pages of zeros are holes."""
+    data = b"".join(bytes(size) if zeros else b"x" * size for zeros, size in parts)
+    runs = list(content.page_runs(offset, data))
+    assert [run[0] for run in runs] == [0, *(run[1] for run in runs[:-1])][: len(runs)]
+    assert not data or runs[-1][1] == len(data)
+    holes = {
+        at
+        for start, end, hole in runs
+        if hole
+        for at in range(offset + start, offset + end, content.PAGE)
+    }
+    first = offset + -offset % content.PAGE
+    assert holes == {
+        at
+        for at in range(first, offset + len(data) - content.PAGE + 1, content.PAGE)
+        if not any(data[at - offset : at - offset + content.PAGE])
+    }
+
+
+def test_holes_are_left(tmp_path: Path) -> None:
+    data = b"a" * 5000 + bytes(20_000) + b"b" + bytes(3000)
+    with (tmp_path / "f").open("wb") as file:
+        content.write_sparsely(file.fileno(), data, 0)
+        file.truncate(len(data))
+    assert (tmp_path / "f").read_bytes() == data
+    assert (tmp_path / "f").stat().st_blocks * 512 <= 3 * content.PAGE
