@@ -14,7 +14,7 @@ from mirrorback.engine.bench import Bench
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Damaged, DeltaTooLarge, NoSpace
 from mirrorback.model import Digest, Metadata
-from mirrorback.plan import large
+from mirrorback.plan import guards, large
 from mirrorback.store import content, live, node, past, probe, reading, schema, system
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.copier import NEW_FILE
@@ -25,7 +25,6 @@ from mirrorback.store.revise import Older, Sink, revise
 from mirrorback.store.signature import Signature, SignatureWriter
 from mirrorback.store.spool import Spool
 
-MARGIN = 64 << 20  # bytes to be left free when a file is copied that was not planned to be
 COARSE = 2_000_000_000  # ns: no drive rounds times more than that
 FAR = 1 << 31  # seconds: beyond, drives clamp times
 
@@ -209,7 +208,7 @@ class Revision:
         before it was read."""
         free, _inodes = probe.free_space(self._spot.into)
         needed = self._spot.difference.allocated
-        if needed + MARGIN > free:
+        if needed + guards.MARGIN > free:
             raise NoSpace(
                 f"the drive has room for {free:,} bytes, and a large file that has changed all"
                 f" over needs {needed:,}: delete snapshots (`mirrorback delete`) or free space"
