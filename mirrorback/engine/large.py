@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from mirrorback.engine.recording import Placed, Recorder
@@ -57,16 +58,24 @@ class Large:
                 else:
                     seen = revision.change(origin)
             except (TooMuch, Impossible, DeltaTooLarge):
-                revision.require_room()
-                seen = self._copy(spot, number)
-                if self._files.form is Form.DELTA:
-                    revision.undo_by_content(seen)
+                seen = self._otherwise(revision, spot, number)
             except Altered:
                 self._warn(spot)
                 seen = self._copy(spot, number)
         finally:
             os.close(before.fd)
         return self._recorder.seen(spot.folder, spot.difference, seen, number=number)
+
+    def _otherwise(self, revision: Revision, spot: Spot, number: int) -> reading.Seen:
+        """A new file, with a look for what has moved within it."""
+        if self._files.form is Form.REFLINK:
+            with contextlib.suppress(Impossible):
+                return revision.share()
+        revision.require_room()
+        seen = self._copy(spot, number)
+        if self._files.form is Form.DELTA:
+            revision.undo_by_content(seen)
+        return seen
 
     def _copy(self, spot: Spot, number: int) -> reading.Seen:
         """Copy a file of the source, and sign it."""

@@ -116,6 +116,15 @@ def _unreadable_is_impossible() -> Iterator[None]:
         raise Impossible from error
 
 
+def _signed(fd: int, st: os.stat_result, signing: SignatureWriter) -> Digest:
+    """Sign a file of the drive that has been written after `st`; its digest."""
+    hashing = content.hasher(content.wants_sparse(st))
+    for offset, data in content.pieces(fd, os.fstat(fd)):
+        hashing.feed(offset, data)
+        signing.feed(offset, data)
+    return hashing.finish(st.st_size)
+
+
 class Revision:
     """The ways to make the file `spot`, object `number`, of the one before."""
 
@@ -139,7 +148,8 @@ class Revision:
                 os.ftruncate(new, 0)
                 if not system.clone_file(self._before.fd, new):
                     raise Impossible
-                digest = revised(CloneSink(new, self._kit.tally.stored))
+                limit = large.delta_limit(st.st_size)
+                digest = revised(CloneSink(new, limit, self._kit.tally.stored))
                 os.ftruncate(new, st.st_size)
                 return digest
 
@@ -203,6 +213,36 @@ class Revision:
         finally:
             os.close(new)
 
+    def share(self) -> reading.Seen:
+        """A file that shares with the one before what has moved within it by whole blocks.
+        Raises Impossible where that is not much, Trouble, OSError."""
+        from mirrorback.store.encoder import encode
+        from mirrorback.store.patch import ShareSink
+
+        name, into = self._spot.difference.name, self._spot.into
+        new = os.open(name, NEW_FILE, 0o600, dir_fd=into)
+
+        def make(fd: int, st: os.stat_result, signing: SignatureWriter) -> Digest:
+            os.ftruncate(new, 0)
+            sink = ShareSink(self._before.fd, new, fd, self._kit.tally.stored)
+            limit = large.delta_limit(st.st_size)
+            with sink.failures():
+                told = self._kit.tally.read
+                if not encode(fd, self._before.fd, sink, limit=limit, progress=told):
+                    raise Impossible
+            os.ftruncate(new, st.st_size)
+            return _signed(new, st, signing)
+
+        try:
+            seen = self._settled(make)
+            self._kit.dress(new, seen.metadata)
+            return seen
+        except BaseException:
+            os.unlink(name, dir_fd=into)
+            raise
+        finally:
+            os.close(new)
+
     def require_room(self) -> None:
         """Raises NoSpace where the drive cannot take the file as a whole, which nobody knew
         before it was read."""
@@ -216,38 +256,46 @@ class Revision:
 
     def _read(self, make: Callable[[os.stat_result, Reviser], Digest]) -> reading.Seen:
         """Have the source's file compared with the one before, and signed."""
-        kit, before, name = self._kit, self._before, self._spot.difference.name
-        with reading.troubles:
-            origin = self._spot.bench.source.open(self._spot.folder)
-        fd = reading.open_file(origin, name)
+        kit, before = self._kit, self._before
         signature = Signature.open(
             kit.signatures, b"%d" % before.number, before.st.st_size, before.digest
         )
         older = Older(before.fd, before.st.st_size, signature)
-        try:
-            with scratch(kit.signatures, b"%d" % self._number) as sign:
 
-                def read(st: os.stat_result) -> Digest:
+        def compare(fd: int, st: os.stat_result, signing: SignatureWriter) -> Digest:
+            sparse = content.wants_sparse(st)
+            told = kit.tally.read
+            return make(
+                st, partial(revise, fd, st, older, sign=signing, progress=told, sparse=sparse)
+            )
+
+        try:
+            return self._settled(compare)
+        finally:
+            if signature is not None:
+                signature.close()
+
+    def _settled(
+        self, read: Callable[[int, os.stat_result, SignatureWriter], Digest]
+    ) -> reading.Seen:
+        """Have the source's open file read until it is the same before and after, and signed."""
+        name = self._spot.difference.name
+        with reading.troubles:
+            origin = self._spot.bench.source.open(self._spot.folder)
+        fd = reading.open_file(origin, name)
+        try:
+            with scratch(self._kit.signatures, b"%d" % self._number) as sign:
+
+                def once(st: os.stat_result) -> Digest:
                     os.ftruncate(sign, 0)
                     signing = SignatureWriter(sign)
-                    revised = partial(
-                        revise,
-                        fd,
-                        st,
-                        older,
-                        sign=signing,
-                        progress=kit.tally.read,
-                        sparse=content.wants_sparse(st),
-                    )
-                    digest = make(st, revised)
+                    digest = read(fd, st, signing)
                     signing.finish(st.st_size, digest)
                     return digest
 
-                return reading.read_settled(fd, origin, name, read)
+                return reading.read_settled(fd, origin, name, once)
         finally:
             os.close(fd)
-            if signature is not None:
-                signature.close()
 
     def _write_deltas(
         self, undo_fd: int, redo_fd: int, st: os.stat_result, revised: Reviser

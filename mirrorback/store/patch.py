@@ -8,28 +8,33 @@ are over has none, some, or all of the changes.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from mirrorback.store import content, system
+from mirrorback.errors import Trouble
+from mirrorback.store import content, reading, system
 from mirrorback.store.delta_reader import DeltaReader
 from mirrorback.store.delta_writer import DeltaWriter
 from mirrorback.store.differing import differing
 from mirrorback.store.revise import TooMuch
 
 EARLY = 32 << 20  # bytes after which it can be told that a file has changed all over
+SHARED_LEAST = 64 << 10  # bytes: smaller extents are not worth it
 _ZEROS = bytes(content.CHUNK)
 
 
 class CloneSink:
     """Writes the changes into a file that shares all bytes of the old one (`revise.Sink`)."""
 
-    def __init__(self, fd: int, progress: Callable[[int], None]) -> None:
+    def __init__(self, fd: int, limit: int, progress: Callable[[int], None]) -> None:
+        """`limit` bytes may differ, more raise TooMuch."""
+        self._left = limit
         self._fd = fd
         self._progress = progress
 
     def changed(self, offset: int, old: bytes, new: bytes) -> None:
-        """See `revise.Sink`."""
+        """See `revise.Sink`.  Raises TooMuch, OSError."""
         common = min(len(old), len(new))
         for start, end in differing(old[:common], new[:common]):
             # Whole pages: a drive that shares blocks shares no less.
@@ -39,8 +44,84 @@ class CloneSink:
         self._write(offset + common, new[common:])
 
     def _write(self, offset: int, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            raise TooMuch
         write_or_punch(self._fd, offset, data)
         self._progress(len(data))
+
+
+class ShareSink:
+    """Writes a file of the source anew, but lets it share with the file before what it has from
+    there, moved by whole blocks (`encoder.Sink` of the source's file in terms of the other)."""
+
+    def __init__(self, before: int, new: int, source: int, progress: Callable[[int], None]) -> None:
+        """Of open files: two on one drive, the second empty and for writing; and the source's,
+        whose bytes are taken where nothing can be shared."""
+        self._before = before
+        self._new = new
+        self._source = source
+        self._progress = progress
+        self._block = os.fstatvfs(new).f_bsize
+        self._at = 0
+        self._failure: OSError | None = None
+
+    def copy(self, offset: int, length: int) -> None:
+        """See `encoder.Sink`.  Raises OSError."""
+        end = self._at + length
+        start = self._at + -self._at % self._block
+        stop = end - end % self._block
+        shift = offset - self._at
+        if (
+            shift % self._block
+            or stop - start < SHARED_LEAST
+            or not self._share(shift, start, stop)
+        ):
+            start = stop = end
+        self._take(self._at, start)
+        self._take(stop, end)
+        self._at = end
+
+    def literal(self, data: bytes) -> None:
+        """See `encoder.Sink`.  Raises OSError."""
+        self._write(self._at, data)
+        self._at += len(data)
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        """Tell failures of the source, which are Trouble, from those of the drive, OSError."""
+        try:
+            with reading.troubles:
+                yield
+        except Trouble:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+    def _share(self, shift: int, start: int, stop: int) -> bool:
+        with self._noted():
+            return system.clone_range(self._before, start + shift, stop - start, self._new, start)
+
+    def _take(self, start: int, end: int) -> None:
+        while start < end:
+            data = os.pread(self._source, min(content.CHUNK, end - start), start)
+            if not data:
+                return  # it has become shorter: it will be read again
+            self._write(start, data)
+            start += len(data)
+
+    def _write(self, offset: int, data: bytes) -> None:
+        with self._noted():
+            write_or_punch(self._new, offset, data)
+        self._progress(len(data))
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._failure = error
+            raise
 
 
 class DeltaSink:

@@ -28,6 +28,7 @@ RESTORED_FLAGS = 0x10 | 0x20 | 0x40 | 0x80
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FICLONE = 0x40049409
+_FICLONERANGE = 0x4020940D
 _ZFS_MAGIC = 0x2FC12FC1
 _ZFS_CLONES = "/sys/module/zfs/parameters/zfs_bclone_enabled"
 _CANNOT = (
@@ -258,6 +259,22 @@ def clone_file(src_fd: int, dst_fd: int) -> bool:
         if error.errno not in _CANNOT:
             raise
         return _clones_blocks(src_fd) and _copy_in_kernel(src_fd, dst_fd)
+    return True
+
+
+def clone_range(src_fd: int, offset: int, length: int, dst_fd: int, at: int) -> bool:
+    """Let a range of a file share the bytes of another's (FICLONERANGE), all of it whole
+    blocks; False where impossible.  Raises OSError."""
+    if not LINUX:
+        return False
+    import fcntl
+
+    try:
+        fcntl.ioctl(dst_fd, _FICLONERANGE, struct.pack("=qQQQ", src_fd, offset, length, at))
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return False
+        raise
     return True
 
 

@@ -431,6 +431,37 @@ def test_reflinks_share_what_is_the_same(sharing: LargeNights, image: Path, tmp_
     require_history(sharing, then, tmp_path)
 
 
+def room(folder: Path) -> int:
+    os.sync()
+    st = os.statvfs(folder)
+    return st.f_bavail * st.f_frsize
+
+
+@pytest.mark.parametrize("inserted", [256 * PAGE, 5000])
+def test_what_moved_by_whole_blocks_is_shared(
+    sharing: LargeNights, image: Path, tmp_path: Path, inserted: int
+) -> None:
+    old = random.Random(1).randbytes(40 << 20)
+    image.write_bytes(old)
+    os.setxattr(image, "user.one", b"1")
+    image.chmod(0o4711)
+    sharing.backup()
+    then = [describe(sharing.source)]
+    free = room(sharing.repository)
+    with image.open("r+b") as file:
+        file.write(random.Random(2).randbytes(inserted) + old)
+    image.chmod(0o4711)
+    sharing.backup()
+    then.append(describe(sharing.source))
+    used = free - room(sharing.repository)
+    assert used < 12 << 20 if inserted % PAGE == 0 else used > 30 << 20
+    require_history(sharing, then, tmp_path)
+    change_pages(image, 3)
+    sharing.backup()
+    then.append(describe(sharing.source))
+    require_history(sharing, then, tmp_path)
+
+
 def test_reflinks_where_there_are_none(large: LargeNights, image: Path) -> None:
     large.backup()
     change_pages(image, 1)
