@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,8 @@ from mirrorback.engine.restore import RestoreOptions, RestoreResult, restore
 from mirrorback.engine.verify import verify
 from mirrorback.model import Problem
 
+LARGE = 1 << 18  # bytes
+PAGE = 4096
 FIRST_NIGHT = datetime(2026, 11, 1, 2, 0, 0, tzinfo=UTC)
 
 
@@ -81,3 +84,22 @@ class Nights:
         """What verify finds."""
         found: Iterator[Problem] = verify(str(self.repository), self.now, Heard())
         return list(found)
+
+
+class LargeNights(Nights):
+    """Nights on which files are large from 256 KiB on, on a drive taken to have no reflinks."""
+
+    form = "delta"
+
+    def backup(self, **options: Any) -> BackupResult:
+        """See `Nights`."""
+        return super().backup(**({"delta_min_size": LARGE, "large_files": self.form} | options))
+
+
+def change_pages(path: Path, seed: int, count: int = 10) -> None:
+    """Write some pages of a file anew, in place."""
+    chance = random.Random(seed)
+    with path.open("r+b") as file:
+        for _ in range(count):
+            file.seek(chance.randrange(path.stat().st_size // PAGE) * PAGE)
+            file.write(chance.randbytes(PAGE))

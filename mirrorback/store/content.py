@@ -56,12 +56,14 @@ class PlainHasher:
         self._hash.update(_ZEROS[: count % CHUNK])
 
 
-class SparseHasher:
-    """The digest for huge holes (see `model.Digest`): blocks of zeros cost nothing."""
+class Blocks:
+    """Cuts content, given in pieces of rising offset, into blocks of 64 KiB.  Those of which
+    nothing was given lie in a hole, and are left out."""
 
-    def __init__(self) -> None:
-        self._hash = blake3()
-        self._number = 0
+    def __init__(self, take: Callable[[int, bytes], None]) -> None:
+        """`take` gets each block, with its number; what was not given of it is zeros."""
+        self._take = take
+        self._number = 0  # of the block that is being filled
         self._block = bytearray()
 
     def feed(self, offset: int, data: bytes) -> None:
@@ -70,28 +72,48 @@ class SparseHasher:
         while at < len(data):
             number, within = divmod(offset + at, BLOCK)
             if number != self._number:
-                self._end_block()
+                self.end()
                 self._number = number
+            if not within and len(data) - at >= BLOCK:
+                self._take(number, data[at : at + BLOCK])
+                at += BLOCK
+                continue
             if within > len(self._block):
                 self._block.extend(bytes(within - len(self._block)))
             part = data[at : at + BLOCK - within]
             self._block += part
             at += len(part)
 
+    def end(self, size: int | None = None) -> None:
+        """No more will be given of the last block; with `size` the file's, whose end it is."""
+        if self._block:
+            length = BLOCK if size is None else min(BLOCK, size - self._number * BLOCK)
+            self._block.extend(bytes(max(0, length - len(self._block))))
+            self._take(self._number, bytes(self._block))
+            self._block.clear()
+
+
+class SparseHasher:
+    """The digest for huge holes (see `model.Digest`): blocks of zeros cost nothing."""
+
+    def __init__(self) -> None:
+        self._hash = blake3()
+        self._blocks = Blocks(self._take)
+        self.feed = self._blocks.feed
+
     def finish(self, size: int) -> Digest:
         """The digest of a file of `size` bytes."""
-        self._end_block()
+        self._blocks.end()
         self._hash.update(size.to_bytes(8, "little"))
         return Digest(self._hash.digest(), sparse=True)
 
-    def _end_block(self) -> None:
+    def _take(self, number: int, block: bytes) -> None:
         # Trailing zeros are dropped, so that it does not matter whether they were read.
-        block = bytes(self._block).rstrip(b"\0")
+        block = block.rstrip(b"\0")
         if block:
-            self._hash.update(self._number.to_bytes(8, "little"))
+            self._hash.update(number.to_bytes(8, "little"))
             self._hash.update(len(block).to_bytes(4, "little"))
             self._hash.update(block)
-        self._block.clear()
 
 
 def hasher(sparse: bool) -> Hasher:

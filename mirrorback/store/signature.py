@@ -16,7 +16,7 @@ from blake3 import blake3
 from mirrorback.model import Digest
 from mirrorback.store import content, system
 
-BLOCK = 1 << 16  # bytes
+BLOCK = content.BLOCK  # bytes
 WIDTH = 16  # bytes of a block's digest
 NOTHING = bytes(WIDTH)  # the digest of a hole
 _MAGIC = b"mbksig1\n"
@@ -30,60 +30,30 @@ class SignatureWriter:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._block = bytearray()
-        self._number = 0  # of the block that is being filled
+        self._blocks = content.Blocks(lambda number, data: self.add(number, digest_of_block(data)))
         self._digests = bytearray()
         self._first = 0  # number of the first block in `_digests`
-        self._hashing = content.hasher(True)
-
-    def feed(self, offset: int, data: bytes) -> None:
-        """Take the bytes that stand at `offset`.  Raises OSError."""
-        at = 0
-        while at < len(data):
-            number, within = divmod(offset + at, BLOCK)
-            if number != self._number:
-                self._end_block()
-                self._number = number
-            if not within and len(data) - at >= BLOCK:
-                self._add(number, digest_of_block(data[at : at + BLOCK]))
-                at += BLOCK
-                continue
-            if within > len(self._block):
-                self._block.extend(bytes(within - len(self._block)))
-            part = data[at : at + BLOCK - within]
-            self._block += part
-            at += len(part)
+        self.feed = self._blocks.feed
 
     def add(self, number: int, digest: bytes) -> None:
-        """Take the digest of a block that is known, the number higher than those before."""
-        self._end_block()
-        self._add(number, digest)
-
-    def finish(self, size: int, digest: Digest) -> None:
-        """End the signature of a file of `size` bytes with this digest.  Raises OSError."""
-        self._end_block(size)
-        self._flush()
-        head = _HEADER.pack(_MAGIC, BLOCK, digest.sparse, size, digest.value)
-        end = _HEADER.size + _blocks(size) * WIDTH
-        os.ftruncate(self._fd, end)
-        content.write_all(self._fd, head, 0)
-        content.write_all(self._fd, _sum(self._fd, end), end)
-
-    def _end_block(self, size: int | None = None) -> None:
-        """Add the block that is being filled, its rest a hole; `size` is the file's."""
-        if self._block:
-            length = BLOCK if size is None else min(BLOCK, size - self._number * BLOCK)
-            self._block.extend(bytes(max(0, length - len(self._block))))
-            self._add(self._number, digest_of_block(bytes(self._block)))
-            self._block.clear()
-
-    def _add(self, number: int, digest: bytes) -> None:
+        """Take the digest of a block that is known, the number higher than those before.
+        Raises OSError."""
         if number != self._first + len(self._digests) // WIDTH:
             self._flush()
             self._first = number
         self._digests += digest
         if len(self._digests) >= _AT_ONCE * WIDTH:
             self._flush()
+
+    def finish(self, size: int, digest: Digest) -> None:
+        """End the signature of a file of `size` bytes with this digest.  Raises OSError."""
+        self._blocks.end(size)
+        self._flush()
+        head = _HEADER.pack(_MAGIC, BLOCK, digest.sparse, size, digest.value)
+        end = _HEADER.size + _blocks(size) * WIDTH
+        os.ftruncate(self._fd, end)
+        content.write_all(self._fd, head, 0)
+        content.write_all(self._fd, _sum(self._fd, end), end)
 
     def _flush(self) -> None:
         if self._digests:

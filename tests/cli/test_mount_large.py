@@ -10,23 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mounts import is_mounted, mounted, require_fuse
-from runs import Nights
+from runs import LargeNights
 from trees import describe, require_same
 
 SIZE = 3 << 20
-LEAST = 1 << 18
-
-
-class LargeNights(Nights):
-    """Nights on which files are large from 256 KiB on, on a drive without reflinks."""
-
-    def backup(self, **options: Any) -> Any:
-        """See `Nights`."""
-        return super().backup(**({"delta_min_size": LEAST, "large_files": "delta"} | options))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from filesystems import mounted, require_root
-from runs import Nights
+from runs import LARGE, PAGE, LargeNights, Nights, change_pages
 from trees import Tree, describe, require_same, require_shown
 
 from mirrorback.engine import revision
@@ -24,20 +24,7 @@ from mirrorback.errors import Damaged, DriveError, UsageError
 from mirrorback.store import patch, supersede
 from mirrorback.store.delta_reader import DeltaReader
 
-LEAST = 1 << 18
 SIZE = 1 << 22
-PAGE = 4096
-
-
-class LargeNights(Nights):
-    """Nights on which files are large from 256 KiB on."""
-
-    form = "delta"
-
-    def backup(self, **options: Any) -> Any:
-        """See `Nights`."""
-        wanted = {"delta_min_size": LEAST, "large_files": self.form} | options
-        return super().backup(**wanted)
 
 
 @pytest.fixture
@@ -51,15 +38,6 @@ def image(source: Path) -> Path:
     path.parent.mkdir()
     path.write_bytes(random.Random(1).randbytes(SIZE))
     return path
-
-
-def change_pages(path: Path, seed: int, count: int = 10) -> None:
-    """Write some pages of a file anew, in place."""
-    chance = random.Random(seed)
-    with path.open("r+b") as file:
-        for _ in range(count):
-            file.seek(chance.randrange(path.stat().st_size // PAGE) * PAGE)
-            file.write(chance.randbytes(PAGE))
 
 
 def require_history(nights: Nights, then: list[Tree], scratch: Path) -> None:
@@ -304,7 +282,7 @@ def test_a_file_of_the_deltas_name(large: LargeNights, image: Path, tmp_path: Pa
 
 def test_below_the_threshold_and_back(large: LargeNights, image: Path, tmp_path: Path) -> None:
     then = []
-    contents = [SIZE, LEAST - 1, SIZE, LEAST, LEAST - 1]
+    contents = [SIZE, LARGE - 1, SIZE, LARGE, LARGE - 1]
     for number, size in enumerate(contents):
         image.write_bytes(random.Random(12).randbytes(size) if number % 2 else os.urandom(size))
         large.backup()

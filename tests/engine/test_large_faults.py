@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from filesystems import mounted, require_root
-from runs import Heard, Nights
+from runs import PAGE, Heard, LargeNights, change_pages
 
 from mirrorback.engine import contents, open_large, verify
 from mirrorback.engine.backup import BackupOptions, backup
@@ -22,26 +22,7 @@ from mirrorback.engine.open_version import open_version
 from mirrorback.errors import MirrorbackError, NoSpace
 from mirrorback.store import supersede
 
-LEAST = 1 << 18
 SIZE = 1 << 22
-PAGE = 4096
-
-
-class LargeNights(Nights):
-    """Nights on which files are large from 256 KiB on."""
-
-    def backup(self, **options: Any) -> Any:
-        """See `Nights`."""
-        return super().backup(**({"delta_min_size": LEAST, "large_files": "delta"} | options))
-
-
-def change_pages(path: Path, seed: int, count: int = 10) -> None:
-    """Write some pages of a file anew, in place."""
-    chance = random.Random(seed)
-    with path.open("r+b") as file:
-        for _ in range(count):
-            file.seek(chance.randrange(path.stat().st_size // PAGE) * PAGE)
-            file.write(chance.randbytes(PAGE))
 
 
 @pytest.fixture
