@@ -15,7 +15,7 @@ import pytest
 from filesystems import mounted, require_root
 from runs import PAGE, Heard, LargeNights, change_pages
 
-from mirrorback.engine import contents, open_large, verify
+from mirrorback.engine import contents, open_large, room, verify
 from mirrorback.engine.backup import BackupOptions, backup
 from mirrorback.engine.delete import delete
 from mirrorback.engine.open_version import open_version
@@ -389,3 +389,28 @@ def test_deleting_the_last_that_shows_a_file_hands_it_on(tight: LargeNights) -> 
     filler.unlink()
     tight.delete(name)
     assert tight.problems() == []
+
+
+def test_snapshots_can_be_removed_when_there_is_no_room_to_finish(
+    tight: LargeNights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else has filled the drive between the commit and the changes."""
+    log, gone = tight.source / "log", tight.source / "gone"
+    log.write_bytes(random.Random(1).randbytes(60 << 20))
+    gone.write_bytes(random.Random(2).randbytes(30 << 20))
+    tight.backup()
+    gone.unlink()
+    tight.backup()
+    with log.open("ab") as file:
+        file.write(b"a line of a log, much like all the others\n" * ((14 << 20) // 42))
+    fill(tight, 10 << 20)
+    monkeypatch.setattr(room, "require_for_changes", lambda repo, tally: None)
+    for _ in range(2):
+        with pytest.raises(NoSpace):
+            tight.backup()
+    assert tight.problems() == []
+    first = tight.folders()[0]
+    tight.delete(first.name)
+    assert not first.exists()
+    assert (tight.current / "log").read_bytes() == log.read_bytes()
+    assert tight.problems() == [] and tight.backup().summary.unchanged
