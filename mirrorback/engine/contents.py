@@ -15,6 +15,8 @@ from mirrorback.model import Digest, Kind, Snapshot
 from mirrorback.store import content, past, settings, system, tree
 from mirrorback.store.past import PastRow
 
+AHEAD_FROM = 8 << 20  # bytes of a file that is read with a thread ahead
+
 
 def cat(history: History, path: bytes, when_: str | None, out: BinaryIO) -> None:
     """Write a file's content to `out`; its digest is checked on the way.
@@ -77,12 +79,30 @@ def read_through(
     """Hand all of an open version's content to `write` (offset, data).  Raises Damaged at
     the end where the digest is wrong."""
     hashing = content.hasher(bool(row.digest and row.digest.sparse))
-    at = 0
-    while data := version.pread(at, content.CHUNK):
+    for at, data in _pieces(version):
         hashing.feed(at, data)
         write(at, data)
-        at += len(data)
     _require(path, row, hashing.finish(version.size))
+
+
+def _pieces(version: OpenVersion) -> Iterator[tuple[int, bytes]]:
+    """All content, as (offset, data).  Of a large file the next piece is made while one is
+    used: through deltas that is work for a processor."""
+    if version.size <= AHEAD_FROM:
+        at = 0
+        while data := version.pread(at, content.CHUNK):
+            yield at, data
+            at += len(data)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as other:
+        at = 0
+        waiting = other.submit(version.pread, at, content.CHUNK)
+        while data := waiting.result():
+            waiting = other.submit(version.pread, at + len(data), content.CHUNK)
+            yield at, data
+            at += len(data)
 
 
 def is_given(history: History, row: PastRow) -> bool:

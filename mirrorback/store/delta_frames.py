@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mirrorback.errors import Damaged
 from mirrorback.store import delta_format as form
 
+_FEW = 1 << 12  # frames
 _TOGETHER = 512  # frames between two places that are kept
 
 
@@ -30,6 +31,9 @@ class Frames:
         starts = np.arange(0, len(lengths), _TOGETHER)
         sums = np.add.reduceat(lengths, starts, dtype=np.int64) if len(lengths) else starts
         self._places = np.append(np.zeros(1, np.int64), np.cumsum(sums))
+        self._few: list[int] | None = None  # where each frame is, of a small delta
+        if len(lengths) <= _FEW:
+            self._few = [0, *np.cumsum(lengths, dtype=np.int64).tolist()]
         self.plain_size = plain_size
         self._kept = kept
         self._decoded: dict[int, bytes] = {}
@@ -76,10 +80,16 @@ class Frames:
         return data
 
     def _decode(self, number: int) -> bytes:
-        group = number // _TOGETHER
-        before = self._lengths[group * _TOGETHER : number].sum(dtype=np.int64)
-        place, length = int(self._places[group]) + int(before), int(self._lengths[number])
-        data = read(self._fd, length, place)
+        if self._few is not None:
+            place = self._few[number]
+            length = self._few[number + 1] - place
+        else:
+            group = number // _TOGETHER
+            before = self._lengths[group * _TOGETHER : number].sum(dtype=np.int64)
+            place, length = int(self._places[group]) + int(before), int(self._lengths[number])
+        data = os.pread(self._fd, length, place)
+        if len(data) < length:
+            data = read(self._fd, length, place)
         return form.decoded(data, min(form.FRAME, self.plain_size - number * form.FRAME))
 
 
