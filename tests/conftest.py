@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filesystems import mounted, require_root
 from hypothesis import settings
-from runs import Nights
+from runs import IMAGE, LargeNights, Nights
 
 _numbers = itertools.count()
 settings.register_profile("calm", deadline=None)  # machines are noisy
@@ -35,6 +36,21 @@ def repository(tmp_path: Path) -> Path:
 def nights(source: Path, repository: Path) -> Nights:
     """Backups of `source` in `repository`."""
     return Nights(source, repository)
+
+
+@pytest.fixture
+def large(source: Path, repository: Path) -> LargeNights:
+    """The same, where files are large from 256 KiB on, and a drive without reflinks."""
+    return LargeNights(source, repository)
+
+
+@pytest.fixture
+def image(source: Path) -> Path:
+    """A large file in the source."""
+    path = source / "d" / "image"
+    path.parent.mkdir()
+    path.write_bytes(random.Random(1).randbytes(IMAGE))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from mirrorback.model import Problem
 
 LARGE = 1 << 18  # bytes
 PAGE = 4096
+IMAGE = 1 << 22  # bytes of a large file
 FIRST_NIGHT = datetime(2026, 11, 1, 2, 0, 0, tzinfo=UTC)
 
 

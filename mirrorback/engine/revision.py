@@ -17,7 +17,6 @@ from mirrorback.model import Digest, Metadata
 from mirrorback.plan import guards, large
 from mirrorback.store import content, live, node, past, probe, reading, schema, system
 from mirrorback.store.catalog import Catalog
-from mirrorback.store.copier import NEW_FILE
 from mirrorback.store.difference import Difference
 from mirrorback.store.durable import scratch
 from mirrorback.store.repository import redo_name, undo_name
@@ -140,9 +139,7 @@ class Revision:
         Altered, Trouble, OSError."""
         from mirrorback.store.patch import CloneSink
 
-        name, into = self._spot.difference.name, self._spot.into
-        new = os.open(name, NEW_FILE, 0o600, dir_fd=into)
-        try:
+        with scratch(self._spot.into, self._spot.difference.name) as new:
 
             def make(st: os.stat_result, revised: Reviser) -> Digest:
                 os.ftruncate(new, 0)
@@ -155,12 +152,7 @@ class Revision:
 
             seen = self._read(make)
             self._kit.dress(new, seen.metadata)
-            return seen
-        except BaseException:
-            os.unlink(name, dir_fd=into)
-            raise
-        finally:
-            os.close(new)
+        return seen
 
     def change(self, origin: tuple[int, bytes]) -> reading.Seen:
         """The file before itself, its changes to be written into it when history has its
@@ -219,29 +211,22 @@ class Revision:
         from mirrorback.store.encoder import encode
         from mirrorback.store.patch import ShareSink
 
-        name, into = self._spot.difference.name, self._spot.into
-        new = os.open(name, NEW_FILE, 0o600, dir_fd=into)
+        with scratch(self._spot.into, self._spot.difference.name) as new:
 
-        def make(fd: int, st: os.stat_result, signing: SignatureWriter) -> Digest:
-            os.ftruncate(new, 0)
-            sink = ShareSink(self._before.fd, new, fd, self._kit.tally.stored)
-            limit = large.delta_limit(st.st_size)
-            with sink.failures():
-                told = self._kit.tally.read
-                if not encode(fd, self._before.fd, sink, limit=limit, progress=told):
-                    raise Impossible
-            os.ftruncate(new, st.st_size)
-            return _signed(new, st, signing)
+            def make(fd: int, st: os.stat_result, signing: SignatureWriter) -> Digest:
+                os.ftruncate(new, 0)
+                sink = ShareSink(self._before.fd, new, fd, self._kit.tally.stored)
+                limit = large.delta_limit(st.st_size)
+                with sink.failures():
+                    told = self._kit.tally.read
+                    if not encode(fd, self._before.fd, sink, limit=limit, progress=told):
+                        raise Impossible
+                os.ftruncate(new, st.st_size)
+                return _signed(new, st, signing)
 
-        try:
             seen = self._settled(make)
             self._kit.dress(new, seen.metadata)
-            return seen
-        except BaseException:
-            os.unlink(name, dir_fd=into)
-            raise
-        finally:
-            os.close(new)
+        return seen
 
     def require_room(self) -> None:
         """Raises NoSpace where the drive cannot take the file as a whole, which nobody knew

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from filesystems import mounted, require_root
+from runs import IMAGE as SIZE
 from runs import LARGE, PAGE, LargeNights, Nights, change_pages
 from trees import Tree, describe, require_same, require_shown
 
@@ -23,21 +24,6 @@ from mirrorback.engine.open_version import OpenVersion, open_version
 from mirrorback.errors import Damaged, DriveError, UsageError
 from mirrorback.store import patch, supersede
 from mirrorback.store.delta_reader import DeltaReader
-
-SIZE = 1 << 22
-
-
-@pytest.fixture
-def large(source: Path, tmp_path: Path) -> LargeNights:
-    return LargeNights(source, tmp_path / "drive")
-
-
-@pytest.fixture
-def image(source: Path) -> Path:
-    path = source / "d" / "image"
-    path.parent.mkdir()
-    path.write_bytes(random.Random(1).randbytes(SIZE))
-    return path
 
 
 def require_history(nights: Nights, then: list[Tree], scratch: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from filesystems import mounted, require_root
+from runs import IMAGE as SIZE
 from runs import PAGE, Heard, LargeNights, change_pages
 
 from mirrorback.engine import contents, open_large, room, verify
@@ -21,21 +22,6 @@ from mirrorback.engine.delete import delete
 from mirrorback.engine.open_version import open_version
 from mirrorback.errors import MirrorbackError, NoSpace
 from mirrorback.store import supersede
-
-SIZE = 1 << 22
-
-
-@pytest.fixture
-def large(source: Path, tmp_path: Path) -> LargeNights:
-    return LargeNights(source, tmp_path / "drive")
-
-
-@pytest.fixture
-def image(source: Path) -> Path:
-    path = source / "d" / "image"
-    path.parent.mkdir()
-    path.write_bytes(random.Random(1).randbytes(SIZE))
-    return path
 
 
 def test_at_the_limit_of_links(
