@@ -37,6 +37,8 @@ WORDS = {
     "restore": "restoring",
     "verify": "reading back",
     "delete": "deleting",
+    "repair": "repairing",
+    "rebuild": "rebuilding",
 }
 
 

@@ -306,8 +306,8 @@ class _Run:
         pin = None
         if mirror is not None and guards.mass_change(mirror.files, cost.removed, cost.changed):
             pin = (
-                f"mass change on {self._now:%Y-%m-%d}: {cost.removed:,} of {mirror.files:,}"
-                f" files removed, {cost.changed:,} changed"
+                f"{guards.MASS_CHANGE} on {self._now:%Y-%m-%d}: {cost.removed:,} of"
+                f" {mirror.files:,} files removed, {cost.changed:,} changed"
             )
             self._events.warning(
                 f"{cost.removed:,} of {mirror.files:,} files were removed and {cost.changed:,}"

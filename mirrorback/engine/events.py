@@ -19,6 +19,8 @@ class Phase(enum.StrEnum):
     RESTORE = "restore"
     VERIFY = "verify"
     DELETE = "delete"
+    REPAIR = "repair"
+    REBUILD = "rebuild"
 
 
 class Events:

@@ -144,6 +144,10 @@ def deleted(catalog: Catalog, number: int) -> None:
             " AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.object = object.id)"
         )
         db.execute("DELETE FROM delta WHERE NOT EXISTS (SELECT 1 FROM object WHERE id = object)")
+        db.execute(
+            "DELETE FROM verified WHERE object IN (SELECT object FROM temp.freed)"
+            " AND NOT EXISTS (SELECT 1 FROM object WHERE id = verified.object)"
+        )
         db.execute("DELETE FROM replacing WHERE removal = ?", (number,))
         db.execute("DROP TABLE temp.freed")
         db.execute("DELETE FROM snapshot WHERE id = ?", (number,))

@@ -57,6 +57,10 @@ DELTA_ROW = ("object", "base", "stored")
 # `removal` is the snapshot whose removal asks for it, NULL where a publication does.
 REPLACING = ("object", "form", "patched", "removal")
 
+# When an object was last read back (`time` as in `snapshot`), and what was wrong with it then
+# (`problem`, NULL where it was well).  No row: never.
+VERIFIED = ("object", "time", "problem")
+
 CATALOG = """
 CREATE TABLE property (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE snapshot (
@@ -84,12 +88,14 @@ CREATE TABLE delta (
     digest_of_row INTEGER NOT NULL);
 CREATE TABLE replacing (
     object INTEGER PRIMARY KEY, form INTEGER NOT NULL, patched INTEGER, removal INTEGER);
+CREATE TABLE verified (object INTEGER PRIMARY KEY, time INTEGER NOT NULL, problem TEXT);
 CREATE INDEX entry_place ON entry (dir, name, kind, last);
 CREATE INDEX entry_object ON entry (object);
 CREATE INDEX entry_first ON entry (first);
 CREATE INDEX entry_last ON entry (last) WHERE last IS NOT NULL;
 CREATE INDEX delta_base ON delta (base);
 CREATE INDEX object_linked ON object (ino) WHERE nlink > 1;
+CREATE INDEX verified_damaged ON verified (object) WHERE problem IS NOT NULL;
 """
 
 # What a backup finds (`change`, `gone`) and what it makes of it (the rest, in

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrorback.plan.guards import BLOCK, MARGIN, MASS_LEAST, mass_change, room_needed
+from mirrorback.plan.guards import (
+    BLOCK,
+    MARGIN,
+    MASS_CHANGE,
+    MASS_LEAST,
+    holds_thinning,
+    mass_change,
+    room_needed,
+)
 
 COUNT = st.integers(0, 10**7)
 
@@ -72,3 +80,11 @@ def test_room_is_never_less_than_what_is_written(
     size, inodes = room_needed(new_files, new_bytes, folders, rows)
     assert size >= new_bytes + BLOCK * (new_files + folders) + MARGIN
     assert inodes > new_files + folders
+
+
+@pytest.mark.parametrize(
+    ("pinned", "holds"),
+    [(None, False), ("", False), ("by hand", False), (f"{MASS_CHANGE} on 2026-11-22: 2", True)],
+)
+def test_only_the_pin_of_a_mass_change_holds_thinning(pinned: str | None, holds: bool) -> None:
+    assert holds_thinning(pinned) is holds
