@@ -8,8 +8,8 @@ import os
 from mirrorback.engine.history import History
 from mirrorback.engine.structure import Top
 from mirrorback.model import Problem, Snapshot
-from mirrorback.store import tree
-from mirrorback.store.catalog import FOLDER_NAME
+from mirrorback.store import past, tree
+from mirrorback.store.catalog import FOLDER_NAME, ROOT_DIR
 from mirrorback.store.repository import CURRENT, INNER
 
 KEPT_OPEN = 512  # folders; the others are opened by their names each time
@@ -106,7 +106,10 @@ class Dated:
             if snapshot.id not in there:
                 continue
             root = roots.get(snapshot.id)
-            name = next((n for n, inode in strange.items() if inode == root), None)
+            name = next(
+                (n for n, inode in strange.items() if inode == root and self._fits(n, snapshot)),
+                None,
+            )
             if name is None:
                 self._tell(snapshot, GONE)
                 continue
@@ -119,6 +122,19 @@ class Dated:
             if FOLDER_NAME.fullmatch(os.fsdecode(name)):
                 where = os.path.join(history.repository, name)
                 self.problems.append(Problem(name, (), UNKNOWN, where, False))
+
+    def _fits(self, name: bytes, snapshot: Snapshot) -> bool:
+        """Whether a folder may be that of a snapshot, by half of the names in it: its inode
+        number may have been used anew."""
+        catalog = self._history.catalog
+        with catalog.lock:
+            wanted = {row.name for row in past.entries(catalog, ROOT_DIR, snapshot.id)}
+        fd = os.open(name, tree.DIRECTORY_FLAGS, dir_fd=self._history.repo.fd)
+        try:
+            found = set(map(os.fsencode, os.listdir(fd)))
+        finally:
+            os.close(fd)
+        return 2 * len(wanted & found) >= len(wanted)
 
     def _strange(self, known: set[bytes]) -> dict[bytes, int]:
         """Folders in the repository that are no snapshot's, with their inode numbers."""

@@ -31,7 +31,8 @@ from mirrorback.store.verified import Memory
 THREADS = 2  # at least, where the drive has no head to move
 MOST_THREADS = 4
 WORTH_HELPERS = (2000, 256 << 20)  # objects, or bytes, from which on processes are started
-REMEMBER_EVERY = 5000  # objects
+REMEMBER_EVERY = 20_000  # objects
+REMEMBER_AFTER_S = 30  # or after so many seconds
 MOST_INODES = 200_000  # of those with unknown links, kept in memory to be compared
 FOREIGN = "is not in the backup: somebody has put it there"
 # What desktops and file systems leave wherever they are: nobody has put it there.
@@ -138,6 +139,7 @@ class Review:
 
     def _collect(self, count: int) -> Iterator[Problem]:
         ended = 0
+        written = self._clock()
         while ended < count:
             found = self._found.get()
             if found is None:
@@ -147,8 +149,10 @@ class Review:
             else:
                 yield from found.problems
                 self._memory.note(found.results)
-                if len(self._memory) >= REMEMBER_EVERY:
+                late = self._clock() - written >= REMEMBER_AFTER_S
+                if late or len(self._memory) >= REMEMBER_EVERY:
                     self._memory.flush()
+                    written = self._clock()
 
     def _join(self, threads: list[threading.Thread]) -> None:
         """Let all end, whatever they are waiting for."""

@@ -267,7 +267,7 @@ class _Listing:
         leaving: dict[int, list[Wanted]] = {}
         rising = snapshots[::-1]
         count = len(rising)
-        for row in self._job.rows:
+        for row in self._job.rows if count else ():
             begin = bisect_left(rising, row.first)
             end = count if row.last is None else bisect_right(rising, row.last)
             if begin >= end or row.drive == schema.ABSENT:
