@@ -391,9 +391,12 @@ class ReadBack:
         catalog = self._history.catalog
         if verified.problem(catalog, number) is not None:
             return False
-        with catalog.lock:
-            rows = past.showing(catalog, number)
-        return any(self._inode(place) is not None for place in self._places(rows))
+        try:
+            with catalog.lock:
+                rows = past.showing(catalog, number)
+            return any(self._inode(place) is not None for place in self._places(rows))
+        except Damaged:
+            return False
 
     def _in_source(self, row: PastRow) -> bool:
         try:

@@ -20,6 +20,7 @@ from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.read_back import ReadBack
 from mirrorback.engine.structure import Checker, Found, Helper, Job
+from mirrorback.errors import Damaged
 from mirrorback.model import Problem, Snapshot
 from mirrorback.plan.likeness import Holds
 from mirrorback.plan.verifying import Budget, Part
@@ -179,7 +180,7 @@ class Review:
                         break
                     self._todo.put(task)
         except BaseException as error:
-            self._found.put(error)
+            self._found.put(self._translated(error))
         for _ in range(readers):
             self._todo.put(None)
 
@@ -195,11 +196,20 @@ class Review:
                         hand = self._hand(helpers)
                     self._found.put(self._do(task, hand))
         except BaseException as error:
-            self._found.put(error)
+            self._found.put(self._translated(error))
         finally:
             if isinstance(hand, Helper):
                 hand.close()
             self._found.put(None)
+
+    def _translated(self, error: BaseException) -> BaseException:
+        """An error of ours for what a damaged catalog, which has been told, may lead to."""
+        if self._memory.disabled and isinstance(error, (ValueError, TypeError, RuntimeError)):
+            return Damaged(
+                "the catalog is too damaged to compare the folders with it; `mirrorback rebuild`"
+                " makes a new one from the folders"
+            )
+        return error
 
     def _hand(self, helpers: bool) -> Helper | Checker:
         kind = Helper if helpers else Checker
@@ -290,7 +300,12 @@ class Review:
             if number in self._examined:
                 return
             self._examined.add(number)
-        verdict = self._read_back.examine(number)
+        try:
+            verdict = self._read_back.examine(number)
+        except Damaged:
+            if self._memory.disabled:
+                return  # the catalog's rows, as has been told
+            raise
         result.problems += verdict.problems
         if verdict.seen:
             result.results[number] = verdict.problem

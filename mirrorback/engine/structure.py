@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from mirrorback.errors import Damaged
 from mirrorback.model import Digest, Kind
 from mirrorback.plan import likeness
 from mirrorback.plan.likeness import Given, Holds
@@ -140,7 +141,7 @@ class Checker:
                 and self._same_attributes(row.attributes, xattrs.read_at(folder, row.name))
             ):
                 return st.st_nlink
-        except OSError:
+        except (OSError, Damaged):
             pass
         return 0
 
@@ -307,7 +308,7 @@ class _Listing:
             if not self._checker.folder_sound(fd, itself):
                 self._found.folders.append((itself.object, snapshot))
             inodes, folders = self._checker.names(fd)
-        except OSError:
+        except (OSError, Damaged):
             self._gone(snapshot, itself)
             return
         finally:

@@ -449,6 +449,22 @@ def test_a_damaged_catalog_is_not_written_to(three: Nights) -> None:
     assert found and not outcome.remembered and path.read_bytes() == before
 
 
+@pytest.mark.parametrize("helpers", [0, 1 << 40])
+def test_attributes_in_the_catalog_that_cannot_be_read(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, helpers: int
+) -> None:
+    (nights.source / "f").write_text("x")
+    (nights.source / "g").write_text("x")
+    os.setxattr(nights.source / "f", "user.x", b"1")
+    nights.backup()
+    flip(nights.current / "g")
+    monkeypatch.setattr(review, "WORTH_HELPERS", (helpers, helpers))
+    with contextlib.closing(sqlite3.connect(nights.repository / ".mirrorback/catalog.db")) as db:
+        db.execute("UPDATE attributes SET value = x'ff'")
+        db.commit()
+    assert {p.path for p in nights.problems()} == {b".mirrorback/catalog.db", b"g"}
+
+
 # --- beside others --------------------------------------------------------------------------
 
 
