@@ -19,7 +19,8 @@ from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.read_back import ReadBack
-from mirrorback.engine.structure import Checker, Found, Helper, Job
+from mirrorback.engine.structure import Checker, Found, Job
+from mirrorback.engine.structure_helper import Helper
 from mirrorback.errors import Damaged
 from mirrorback.model import Problem, Snapshot
 from mirrorback.plan.likeness import Holds
