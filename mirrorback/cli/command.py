@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -91,7 +92,8 @@ def add(
 
     Its parameters after the session are annotated as typer wants them, its docstring
     is the help.  `stream`: with --json it writes a line per message.  `reads`: it
-    changes nothing; others go on when standard output is closed.
+    changes nothing; others go on when standard output is closed.  A parameter that is a
+    dataclass stands for its fields, options that several commands have.
     """
 
     def run(**values: Any) -> None:
@@ -103,10 +105,18 @@ def add(
             progress=not values.pop("no_progress"),
             out=Output(persistent=not reads),
         )
+        for name, group in groups.items():
+            fields = [field.name for field in dataclasses.fields(group)]
+            values[name] = group(**{field: values.pop(field) for field in fields})
         code = ended(session, lambda: body(session, **values), stream=stream, reads=reads)
         raise typer.Exit(code)
 
     own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+    groups: dict[str, type[Any]] = {
+        p.name: p.annotation
+        for p in own
+        if isinstance(p.annotation, type) and dataclasses.is_dataclass(p.annotation)
+    }
     common = [
         inspect.Parameter(
             key,
@@ -116,7 +126,16 @@ def add(
         )
         for key, annotation in COMMON.items()
     ]
-    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    keyword = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in own
+        for one in (_fields(groups[parameter.name]) if parameter.name in groups else [parameter])
+    ]
     run.__signature__ = inspect.Signature([*keyword, *common])  # type: ignore[attr-defined]
     run.__annotations__ = {}
     app.command(name, cls=Command, help=inspect.getdoc(body))(run)
+
+
+def _fields(group: type[Any]) -> list[inspect.Parameter]:
+    """The fields of a dataclass as the parameters of its constructor."""
+    return list(inspect.signature(group, eval_str=True).parameters.values())
