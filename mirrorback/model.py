@@ -276,6 +276,19 @@ class Problem:
     repairable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What `repair` made of one thing that `verify` had found."""
+
+    path: bytes
+    snapshots: tuple[str, ...]
+    problem: str
+    location: bytes
+    repaired: bool
+    origin: str | None  # where what is right came from; None also where nothing was wrong
+    set_apart: bytes | None  # absolute: where what was wrong is kept
+
+
 class Level(enum.StrEnum):
     """How a finding of `doctor` is to be taken."""
 

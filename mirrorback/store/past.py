@@ -227,6 +227,14 @@ def twins(catalog: Catalog, digest: Digest, number: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def marked(catalog: Catalog) -> list[tuple[int, str]]:
+    """The objects with which something is wrong, newest first, and what."""
+    return catalog.db.execute(
+        "SELECT object, problem FROM verified WHERE problem IS NOT NULL"
+        " AND EXISTS (SELECT 1 FROM object WHERE id = verified.object) ORDER BY object DESC"
+    ).fetchall()
+
+
 def source_ctime(catalog: Catalog, number: int) -> int:
     """The ctime that the source's inode had when an object was last seen there."""
     row = catalog.db.execute("SELECT ctime FROM object WHERE id = ?", (number,)).fetchone()
