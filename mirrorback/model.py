@@ -285,7 +285,9 @@ class Repair:
     problem: str
     location: bytes
     repaired: bool
-    origin: str | None  # where what is right came from; None also where nothing was wrong
+    # Where what is right came from, or is, where there was no room for it; None also where
+    # nothing was wrong any more.
+    origin: str | None
     set_apart: bytes | None  # absolute: where what was wrong is kept
 
 

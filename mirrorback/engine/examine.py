@@ -178,6 +178,7 @@ class Examiner:
             st = os.fstat(fd)
             if not stat.S_ISREG(st.st_mode):
                 return WRONG_KIND
+            system.drop_cache(fd, 0, 0)  # what is on the drive counts
             if found.drive == schema.DELTA:
                 fault = self._fault_of_delta(found, shown, fd)
             elif st.st_size != found.metadata.size:

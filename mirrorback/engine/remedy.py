@@ -28,9 +28,10 @@ Passed = Callable[[int], None]
 class NoRoom(Exception):
     """There is right content, but no room for these bytes."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, origin: str = "") -> None:
         super().__init__(size)
         self.size = size
+        self.origin = origin
 
 
 class Remedies:
@@ -49,19 +50,19 @@ class Remedies:
         digest, size = found.digest, found.metadata.size
         if digest is None:
             return None
-        lacking: int | None = None
+        lacking: NoRoom | None = None
         for origin, fd in self._files(found):
             try:
                 if self._take(fd, digest, size, target):
                     return origin
             except NoRoom as error:
-                lacking = error.size
+                lacking = NoRoom(error.size, origin)
             finally:
                 os.close(fd)
         if self._through_deltas(found, digest, target):
             return DELTA
         if lacking is not None:
-            raise NoRoom(lacking)
+            raise lacking
         return None
 
     def require_room(self, size: int) -> None:
@@ -161,7 +162,8 @@ class Remedies:
             st = os.stat_result((st.st_mode, 0, 0, 1, 0, 0, 0, 0, 0, 0))  # /dev/null: empty
         if target is not None:
             os.ftruncate(target, 0)
-            if size and system.clone_file(fd, target):
+        if target is not None and size:
+            if system.clone_file(fd, target):
                 held = os.fstat(target)
                 same = held.st_size == size
                 return same and _digest(target, held, digest, self._passed) == digest
@@ -197,7 +199,10 @@ class Remedies:
             hashing = content.hasher(digest.sparse)
             if target is not None:
                 os.ftruncate(target, 0)
-                self.require_room(found.metadata.size)
+                try:
+                    self.require_room(found.metadata.size)
+                except NoRoom as error:
+                    raise NoRoom(error.size, DELTA) from None
             with contextlib.suppress(Damaged, DriveError):
                 with contextlib.closing(open_version(self._history, row, snapshot)) as version:
                     size = version.size

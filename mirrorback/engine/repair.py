@@ -161,8 +161,8 @@ class _Run:
         return RepairResult([self._told[n] for n in sorted(self._told)], absent, lacking)
 
     def _passes(self, left: list[tuple[int, str]]) -> None:
-        """What is newest first: older versions may depend on it.  What could not be mended is
-        tried again as long as something else was, which it may be a copy of."""
+        """Folders first, then what is newest: older versions may depend on it.  What could not
+        be mended is tried again as long as something else was, which it may be a copy of."""
         while left:
             self._queue.extend(left)
             self._met.update(number for number, _problem in left)
@@ -217,7 +217,8 @@ class _Run:
             prepared = self._preparing.prepare(found)
         except NoRoom as error:
             self._lacking[number] = error.size
-            prepared = None
+            self._tell(found, problem, Prepared(error.origin), repaired=False)
+            return False
         if prepared is None and self._dry and self._depends_on_mended(number):
             prepared = Prepared(DELTA)
         if prepared is None:
@@ -267,6 +268,9 @@ class _Run:
     def _missing(self, snapshot: int, directory: int, folder: bytes) -> None:
         """Look at all that a missing folder of a snapshot should hold, too."""
         found = below_missing(self._history, snapshot, directory, folder, self._walked)
+        if found and found[0] not in self._met:  # what stands in its place is to be told of it
+            self._met.add(found[0])
+            self._one(found[0], MISSING)
         for number in sorted(set(found) - self._met):
             self._met.add(number)
             self._queue.appendleft((number, MISSING))

@@ -149,7 +149,7 @@ class Survey:
         self._counts.bytes += size
         self._events.advance(files, size)
         if folders:
-            known = self._children(folder.id)
+            known = self._suspects.looked_at(live.children(self._catalog, folder.id))
             for name in folders:
                 raw = os.fsencode(name)
                 number, fingerprint = known[raw]
@@ -161,15 +161,6 @@ class Survey:
                     if any(live.count_below(self._catalog, number)):
                         self._spool.gone_below(number)
 
-    def _children(self, directory: int) -> dict[bytes, tuple[int, bytes | None]]:
-        """The known directories in a directory, as `live.children`; those that show something
-        damaged are looked at, whatever their fingerprint."""
-        known = live.children(self._catalog, directory)
-        for name, (number, _fingerprint) in known.items() if self._suspects.folders else ():
-            if number in self._suspects.folders:
-                known[name] = (number, None)
-        return known
-
     def _compare(self, looked: _Reading, found: Listing) -> None:
         folder = looked.folder
         _began, rows, foreign, failed, _fingerprint = found
@@ -178,7 +169,7 @@ class Survey:
             same = self._same_files(folder, rows)
             rows = [row for row in rows if row not in same]
             olds = live.rows_besides(self._catalog, folder.id, same)
-        known = self._children(folder.id)
+        known = self._suspects.looked_at(live.children(self._catalog, folder.id))
         device = self._source.device
         for row in rows:
             name = os.fsencode(row[0])
@@ -191,11 +182,8 @@ class Survey:
                     self._spool.gone_below(known[name][0])
             elif live.unchanged(row, old) and not (self._checksum and old.kind == Kind.FILE):
                 if old.object in self._suspects.objects:
-                    self._spool.change(
-                        self._difference(looked, row, dev, old)._replace(
-                            same_content=1, same_metadata=1
-                        )
-                    )
+                    difference = self._difference(looked, row, dev, old)
+                    self._spool.change(difference._replace(same_content=1, same_metadata=1))
                 elif old.stale:
                     self._spool.add("stale", old.entry, 0)
             elif row[2] & 0o170000 == FILE and old.kind == Kind.FILE:

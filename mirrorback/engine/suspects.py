@@ -53,6 +53,18 @@ class Suspects:
         folders = {directory for number in objects for directory, _name in places[number]}
         return cls(frozenset(objects), frozenset(folders))
 
+    def looked_at(
+        self, known: dict[bytes, tuple[int, bytes | None]]
+    ) -> dict[bytes, tuple[int, bytes | None]]:
+        """Directories by name, with id and fingerprint: without that of those which show
+        something damaged, so that these are looked at."""
+        if not self.folders:
+            return known
+        return {
+            name: (number, None if number in self.folders else fingerprint)
+            for name, (number, fingerprint) in known.items()
+        }
+
 
 NONE = Suspects()
 
@@ -108,6 +120,7 @@ def _looks_right(
         return False
     fd = os.open(name, system.READ_SAFELY, dir_fd=folder)
     try:
+        system.drop_cache(fd, 0, 0)  # what is on the drive counts
         return content.digest_of(fd, st, digest.sparse) == digest
     finally:
         os.close(fd)

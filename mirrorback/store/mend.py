@@ -43,6 +43,10 @@ def look(name: bytes, folder: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # with the suffix of a delta
+            raise
+        return None
 
 
 def drive_name(row: PastRow) -> bytes:

@@ -228,10 +228,12 @@ def twins(catalog: Catalog, digest: Digest, number: int) -> list[int]:
 
 
 def marked(catalog: Catalog) -> list[tuple[int, str]]:
-    """The objects with which something is wrong, newest first, and what."""
+    """The objects with which something is wrong, and what: directories, parents first, then
+    all else, newest first."""
     return catalog.db.execute(
-        "SELECT object, problem FROM verified WHERE problem IS NOT NULL"
-        " AND EXISTS (SELECT 1 FROM object WHERE id = verified.object) ORDER BY object DESC"
+        "SELECT v.object, v.problem FROM verified v JOIN object o ON o.id = v.object"
+        " WHERE v.problem IS NOT NULL"
+        " ORDER BY o.kind != 2, CASE WHEN o.kind = 2 THEN o.id ELSE -o.id END"
     ).fetchall()
 
 

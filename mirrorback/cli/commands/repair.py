@@ -94,6 +94,8 @@ def _line(one: Repair, dry_run: bool) -> str:
     text = f"{escape(one.path) or '.'}: {plain(one.problem)}"
     if shown:
         text += f" (in {plain(shown)})"
+    if not one.repaired and one.origin is not None:
+        return f"{text}: not mended, since there is no room for what it was: {escape(one.location)}"
     if not one.repaired:
         return f"{text}: not mended, what it was is found nowhere: {escape(one.location)}"
     if one.origin is None:
