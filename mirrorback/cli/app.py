@@ -30,6 +30,7 @@ COMMANDS = {
     "cat": "cat",
     "mount": "mount",
     "verify": "verify",
+    "repair": "repair",
     "delete": "delete",
     "prune": "prune",
     "doctor": "doctor",

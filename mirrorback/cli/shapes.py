@@ -7,7 +7,7 @@ from typing import Any
 
 from mirrorback.cli.escape import text_of
 from mirrorback.cli.words import iso
-from mirrorback.model import Change, Entry, Finding, Problem, Snapshot, Summary, Version
+from mirrorback.model import Change, Entry, Finding, Problem, Repair, Snapshot, Summary, Version
 
 Shape = dict[str, Any]
 
@@ -80,6 +80,20 @@ def problem(found: Problem) -> Shape:
         "problem": found.problem,
         "location": text_of(found.location),
         "repairable": found.repairable,
+    }
+
+
+def repair(found: Repair) -> Shape:
+    """What `repair` made of something that `verify` had found."""
+    apart = found.set_apart
+    return {
+        "path": text_of(found.path),
+        "snapshots": list(found.snapshots),
+        "problem": found.problem,
+        "location": text_of(found.location),
+        "repaired": found.repaired,
+        "from": found.origin,
+        "set_apart": None if apart is None else text_of(apart),
     }
 
 
