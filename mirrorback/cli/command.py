@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mirrorback.cli.ending import ended
+from mirrorback.cli.options import Repo
 from mirrorback.cli.output import Output
 from mirrorback.cli.session import Session
 
@@ -37,8 +38,13 @@ COMMON = {
     ],
     "quiet": Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing when all is well.")],
     "no_progress": Annotated[bool, typer.Option("--no-progress", help="No progress bars.")],
+    "config": Annotated[
+        str | None,
+        typer.Option("--config", metavar="FILE", help="The configuration.", show_default=False),
+    ],
     "version": Version,
 }
+DEFAULTS = {"verbose": 0, "config": None}
 
 
 class _AsTyped:
@@ -91,7 +97,8 @@ def add(
 
     Its parameters after the session are annotated as typer wants them, its docstring
     is the help.  `stream`: with --json it writes a line per message.  `reads`: it
-    changes nothing; others go on when standard output is closed.
+    changes nothing; others go on when standard output is closed.  What is given as `Repo`
+    may be the name of a configured backup; the body gets the path.
     """
 
     def run(**values: Any) -> None:
@@ -101,17 +108,23 @@ def add(
             verbose=values.pop("verbose"),
             quiet=values.pop("quiet"),
             progress=not values.pop("no_progress"),
+            config=values.pop("config"),
             out=Output(persistent=not reads),
         )
-        code = ended(session, lambda: body(session, **values), stream=stream, reads=reads)
-        raise typer.Exit(code)
+        def resolved() -> int:
+            for name in repositories:
+                values[name] = session.repository(values[name])
+            return body(session, **values)
+
+        raise typer.Exit(ended(session, resolved, stream=stream, reads=reads))
 
     own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+    repositories = [parameter.name for parameter in own if parameter.annotation == Repo]
     common = [
         inspect.Parameter(
             key,
             inspect.Parameter.KEYWORD_ONLY,
-            default=0 if key == "verbose" else False,
+            default=DEFAULTS.get(key, False),
             annotation=annotation,
         )
         for key, annotation in COMMON.items()

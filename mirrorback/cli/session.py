@@ -37,6 +37,7 @@ class Session:
     verbose: int = 0
     quiet: bool = False
     progress: bool = True
+    config: str | None = None
     out: Output = field(default_factory=Output)
 
     @property
@@ -63,6 +64,15 @@ class Session:
             and sys.stderr is not None
             and sys.stderr.isatty()
         )
+
+    def repository(self, given: str) -> str:
+        """The path of what was given as REPO: a folder, or the name of a configured backup.
+        Raises MirrorbackError."""
+        if "/" in given:
+            return given
+        from mirrorback.engine.configuration import resolved
+
+        return resolved(given, self.config, self.now)
 
     def history(self, repository: str) -> History:
         """Open a repository for reading.  Raises MirrorbackError."""
