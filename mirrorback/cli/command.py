@@ -111,6 +111,7 @@ def add(
             config=values.pop("config"),
             out=Output(persistent=not reads),
         )
+
         def resolved() -> int:
             for name in repositories:
                 values[name] = session.repository(values[name])

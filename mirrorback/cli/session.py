@@ -65,6 +65,12 @@ class Session:
             and sys.stderr.isatty()
         )
 
+    def configuration_file(self) -> str:
+        """The configuration: what --config names, else the usual one.  Raises UsageError."""
+        from mirrorback.engine.configuration import default_file
+
+        return default_file() if self.config is None else self.config
+
     def repository(self, given: str) -> str:
         """The path of what was given as REPO: a folder, or the name of a configured backup.
         Raises MirrorbackError."""

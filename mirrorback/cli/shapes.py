@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import tzinfo
-from typing import Any
+import dataclasses
+from datetime import timedelta, tzinfo
+from typing import TYPE_CHECKING, Any
 
 from mirrorback.cli.escape import text_of
-from mirrorback.cli.words import iso
+from mirrorback.cli.words import iso, span
 from mirrorback.model import Change, Entry, Finding, Problem, Snapshot, Summary, Version
+
+if TYPE_CHECKING:
+    from mirrorback.engine.configuration import Configured
 
 Shape = dict[str, Any]
 
@@ -91,6 +95,21 @@ def finding(found: Finding) -> Shape:
         "found": found.found,
         "follows": found.follows,
     }
+
+
+def configured(found: Configured) -> Shape:
+    """A backup as `config show` tells it: all keys, as they are written."""
+    shape: Shape = {}
+    for field in dataclasses.fields(found):
+        value = getattr(found, field.name)
+        if isinstance(value, timedelta):
+            value = span(value)
+        elif isinstance(value, tuple):
+            value = list(value)
+        elif field.name == "schedule" and value is not None:
+            value = value.text()
+        shape[field.name.replace("_", "-")] = value
+    return shape
 
 
 def ready(point: bytes) -> Shape:

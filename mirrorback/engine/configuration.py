@@ -14,12 +14,26 @@ from typing import Any
 
 from mirrorback.errors import MirrorbackError, Refused, UsageError
 from mirrorback.plan import configuration as plan
-from mirrorback.plan.configuration import Configured
+from mirrorback.plan.configuration import Configured as Configured
 from mirrorback.store import durable, tree
 
 SYSTEM = "/etc/mirrorback"  # root's
 NAME = "config.toml"
 _LINE = re.compile(r"\(at line ([0-9]+), column [0-9]+\)", re.ASCII)
+EXAMPLE = """\
+# What mirrorback backs up, and when: see `man mirrorback.toml`.
+#
+# [backup.home]
+# source = "/home/alice"
+# repository = "/media/alice/Backup/home"
+# exclude = [".cache/", "*.tmp"]
+# exclude-caches = true
+# keep-hourly = 24
+# keep-daily = 30
+# keep-weekly = 52
+# schedule = "daily 02:00"
+# overdue-after = "3d"
+"""
 HEAD = "# What mirrorback backs up: see `man mirrorback.toml`.\n"
 
 
@@ -61,9 +75,11 @@ def default_file() -> str:
 
 
 def load(file: str, now: datetime) -> Configuration:
-    """Read a configuration; none where the file is not there.  `now` is aware, in local time.  Mistakes in it are listed, not
-    raised.  Raises Refused where others could have written what root would do, UsageError
-    where it cannot be read."""
+    """Read a configuration; none where the file is not there.
+
+    `now` is aware, in local time.  Mistakes in it are listed, not raised.  Raises Refused
+    where others could have written what root would do, UsageError where it cannot be read.
+    """
     text = _read(file)
     if text is None:
         return Configuration(file, False, (), ())
@@ -223,6 +239,24 @@ def add(file: str, name: str, backup: Mapping[str, str], now: datetime) -> None:
         document["backup"].append(name, table)
 
 
+def add_made(file: str, name: str, source: str, repository: str, now: datetime) -> None:
+    """Write an entry for a repository that has just been made.  Raises MirrorbackError."""
+    from mirrorback.store.repository import Repository, drive_errors
+
+    path = os.path.abspath(repository)
+    with drive_errors():
+        repo = Repository.open(os.fsencode(path))
+        identity = repo.settings.id
+        repo.close()
+    entry = {"source": os.path.realpath(source), "repository": path, "repository-id": identity}
+    for key, value in entry.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the path of the {key} is not UTF-8: TOML cannot hold it") from error
+    add(file, name, entry, now)
+
+
 def require_free(file: str, name: str, now: datetime) -> None:
     """Raises UsageError where a configuration has a backup of that name, or mistakes."""
     found = load(file, now)
@@ -235,6 +269,35 @@ def remember_id(file: str, name: str, identity: str, now: datetime) -> None:
     """Write the id of a backup's repository into its entry.  Raises UsageError."""
     with edited(file, now) as document:
         document["backup"][name]["repository-id"] = identity
+
+
+EDITORS = ("sensible-editor", "nano", "vi")
+
+
+def edit(file: str) -> None:
+    """Open a configuration in the person's editor (VISUAL, EDITOR), and return when that has
+    ended.  A new one begins with an example.  Raises UsageError."""
+    import shlex
+    import shutil
+    import subprocess
+
+    if _read(file) is None:
+        _write(file, EXAMPLE)
+    asked = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    try:
+        command = shlex.split(asked) if asked else []
+    except ValueError:
+        command = []
+    if not command:
+        command = [found for found in EDITORS if shutil.which(found)][:1]
+    if not command:
+        raise UsageError(f"there is no editor: set EDITOR, or change {file} yourself")
+    try:
+        code = subprocess.run([*command, file], check=False).returncode
+    except OSError as error:
+        raise UsageError(f"{command[0]} cannot be started: {error.strerror}") from error
+    if code:
+        raise UsageError(f"{command[0]} ended with {code}")
 
 
 def expanded(path: str) -> str:
@@ -268,13 +331,22 @@ def repository_of(backup: Configured) -> str:
     return path
 
 
+def in_use(file: str | None, now: datetime) -> Configuration:
+    """The configuration that a command goes by: `file`, which has to be there, or the usual
+    one.  Raises UsageError, Refused."""
+    found = load(default_file() if file is None else file, now)
+    if file is not None and not found.exists:
+        raise UsageError(f"--config {file}: there is no such file")
+    return found
+
+
 def resolved(repository: str, file: str | None, now: datetime) -> str:
     """What was given as REPO, as a path: the name of a configured backup stands for its
     repository; what holds a slash is a path always.  Raises MirrorbackError."""
     if "/" in repository or not plan.NAME.fullmatch(repository):
         return repository
     try:
-        found = load(default_file() if file is None else file, now)
+        found = in_use(file, now)
         backup = found.named(repository)
         if backup is None and not os.path.lexists(repository):
             found.require_sound()

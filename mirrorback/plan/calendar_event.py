@@ -1,7 +1,8 @@
 """When a schedule comes: calendar expressions as systemd has them, and a few plainer ones.
 
 The grammar is that of systemd.time(7), section "Calendar Events", without fractions of a second,
-zones other than UTC, and lists and steps of days from the end of a month; besides, `daily 02:00`, `weekly sun 03:00`, `monthly 04:00`.
+zones other than UTC, and lists and steps of days from the end of a month; besides, `daily 02:00`,
+`weekly sun 03:00`, `monthly 04:00`.
 """
 
 from __future__ import annotations
@@ -120,8 +121,9 @@ class CalendarEvent:
     def text(self) -> str:
         """The expression as systemd itself would write it."""
         weekdays = ",".join(
-            DAYS[first] if first == last else f"{DAYS[first]}{'..' if last - first > 1 else ','}"
-            f"{DAYS[last]}"
+            DAYS[first]
+            if first == last
+            else f"{DAYS[first]}{'..' if last - first > 1 else ','}{DAYS[last]}"
             for first, last in _runs(sorted(self.weekdays))
         )
         day = "~" if self.from_end else "-"
@@ -307,4 +309,3 @@ def interval(event: CalendarEvent, moment: datetime) -> timedelta | None:
     first = event.after(moment)
     second = None if first is None else event.after(first)
     return None if first is None or second is None else second - first
-

@@ -81,7 +81,7 @@ def _text(value: object) -> str:
 
 def _folder(value: object) -> str:
     path = _text(value)
-    if not (path.startswith("/") or path == "~" or path.startswith("~/")):
+    if not (path.startswith(("/", "~/")) or path == "~"):
         raise UsageError("give the whole path, from / or ~/")
     return path
 
@@ -183,9 +183,7 @@ REQUIRED = ("source", "repository")
 assert {key.replace("-", "_") for key in KEYS} | {"name"} == {f.name for f in fields(Configured)}
 
 
-def read(
-    document: Mapping[str, Any], now: datetime
-) -> tuple[list[Configured], list[Mistake]]:
+def read(document: Mapping[str, Any], now: datetime) -> tuple[list[Configured], list[Mistake]]:
     """The backups in a configuration, in its order, and the mistakes in it.
 
     `document` is what a TOML reader made of the file.  A backup with a mistake is not among
@@ -246,7 +244,8 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 def _shared(found: Sequence[Configured]) -> list[Mistake]:
     """Two backups in one repository: each would take the other's files for removed."""
-    mistakes, first = [], {}
+    mistakes = []
+    first: dict[str, Configured] = {}
     for backup in found:
         place = os.path.normpath(backup.repository)
         other = first.setdefault(place, backup)
