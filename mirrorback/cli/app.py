@@ -32,6 +32,7 @@ COMMANDS = {
     "verify": "verify",
     "delete": "delete",
     "doctor": "doctor",
+    "status": "status",
     "config": "config",
 }
 

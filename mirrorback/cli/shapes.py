@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from mirrorback.cli.escape import text_of
@@ -12,6 +12,7 @@ from mirrorback.model import Change, Entry, Finding, Problem, Snapshot, Summary,
 
 if TYPE_CHECKING:
     from mirrorback.engine.configuration import Configured
+    from mirrorback.engine.status import Status
 
 Shape = dict[str, Any]
 
@@ -110,6 +111,23 @@ def configured(found: Configured) -> Shape:
             value = value.text()
         shape[field.name.replace("_", "-")] = value
     return shape
+
+
+def status(found: Status) -> Shape:
+    """How a configured backup stands."""
+    return {
+        "name": found.name,
+        "last_success": _moment(found.last_success),
+        "last_check": _moment(found.last_check),
+        "last_result": found.last_result,
+        "next_run": _moment(found.next_run),
+        "overdue": found.overdue,
+        "pinned": [pin.name for pin in found.pinned],
+    }
+
+
+def _moment(found: datetime | None) -> str | None:
+    return None if found is None else found.isoformat()
 
 
 def ready(point: bytes) -> Shape:

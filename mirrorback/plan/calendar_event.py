@@ -227,7 +227,7 @@ def _range(part: str, least: int, most: int, two_digits: bool) -> Range:
         raise ValueError(part)
     if not start <= (start + (step or 0) if stop is None else stop) <= most:
         raise ValueError(part)
-    return Range(start, stop, step)
+    return Range(start) if stop == start else Range(start, stop, step)
 
 
 def _century(year: int | None) -> int | None:
