@@ -68,10 +68,11 @@ def default_file() -> str:
         return os.path.join(SYSTEM, NAME)
     import platformdirs
 
-    folder = platformdirs.user_config_dir("mirrorback")
-    if not os.path.isabs(folder):
-        raise UsageError("there is no home folder (HOME): name the configuration by --config FILE")
-    return os.path.join(folder, NAME)
+    with contextlib.suppress(RuntimeError):
+        folder = platformdirs.user_config_dir("mirrorback")
+        if os.path.isabs(folder):
+            return os.path.join(folder, NAME)
+    raise UsageError("there is no home folder (HOME): name the configuration by --config FILE")
 
 
 def load(file: str, now: datetime) -> Configuration:
@@ -96,7 +97,7 @@ def load(file: str, now: datetime) -> Configuration:
 
 def _read(file: str) -> str | None:
     try:
-        with open(file, "rb") as opened:
+        with open(file, "rb", opener=_at_once) as opened:
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise UsageError(f"{file} is not a file")
             _require_own(file)
@@ -112,6 +113,10 @@ def _read(file: str) -> str | None:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"{file}:{line}: is not UTF-8") from error
+
+
+def _at_once(file: str, flags: int) -> int:
+    return os.open(file, flags | os.O_NONBLOCK)  # a pipe is not waited for
 
 
 def _require_own(file: str) -> None:
@@ -225,8 +230,6 @@ def _write(file: str, text: str) -> None:
 def add(file: str, name: str, backup: Mapping[str, str], now: datetime) -> None:
     """Write an entry: its source, repository and repository's id.  Raises UsageError where
     there is one of that name, or the file has mistakes."""
-    if not plan.NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name: give letters, digits, `_`, `-` and `.`")
     require_free(file, name, now)
     import tomlkit
 
@@ -258,7 +261,10 @@ def add_made(file: str, name: str, source: str, repository: str, now: datetime) 
 
 
 def require_free(file: str, name: str, now: datetime) -> None:
-    """Raises UsageError where a configuration has a backup of that name, or mistakes."""
+    """Raises UsageError where a configuration has a backup of that name, or mistakes, and for
+    what is no name."""
+    if not plan.NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no name: give letters, digits, `_`, `-` and `.`")
     found = load(file, now)
     found.require_sound()
     if found.named(name) is not None:

@@ -7,6 +7,7 @@ later run does not write again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -40,10 +41,11 @@ def folder() -> str:
         return SYSTEM
     import platformdirs
 
-    found = platformdirs.user_state_dir("mirrorback")
-    if not os.path.isabs(found):
-        raise DriveError("there is no home folder (HOME): nothing can be remembered of the runs")
-    return found
+    with contextlib.suppress(RuntimeError):
+        found = platformdirs.user_state_dir("mirrorback")
+        if os.path.isabs(found):
+            return found
+    raise DriveError("there is no home folder (HOME): nothing can be remembered of the runs")
 
 
 def read(where: str, name: str) -> Page:
