@@ -33,6 +33,7 @@ COMMANDS = {
     "delete": "delete",
     "doctor": "doctor",
     "status": "status",
+    "schedule": "schedule",
     "config": "config",
 }
 

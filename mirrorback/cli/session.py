@@ -67,7 +67,7 @@ class Session:
 
     def configuration_file(self) -> str:
         """The configuration: what --config names, else the usual one.  Raises UsageError."""
-        from mirrorback.engine.configuration import default_file
+        from mirrorback.engine.night.configuration import default_file
 
         return default_file() if self.config is None else self.config
 
@@ -76,7 +76,7 @@ class Session:
         Raises MirrorbackError."""
         if "/" in given:
             return given
-        from mirrorback.engine.configuration import resolved
+        from mirrorback.engine.night.configuration import resolved
 
         return resolved(given, self.config, self.now)
 

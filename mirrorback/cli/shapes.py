@@ -11,8 +11,8 @@ from mirrorback.cli.words import iso, span
 from mirrorback.model import Change, Entry, Finding, Problem, Snapshot, Summary, Version
 
 if TYPE_CHECKING:
-    from mirrorback.engine.configuration import Configured
-    from mirrorback.engine.status import Status
+    from mirrorback.engine.night.configuration import Configured
+    from mirrorback.engine.night.standing import Status
 
 Shape = dict[str, Any]
 

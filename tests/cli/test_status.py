@@ -11,10 +11,10 @@ import pytest
 from program import run
 from runs import Nights
 
-from mirrorback.engine import diary
-from mirrorback.engine.configuration import load
-from mirrorback.engine.diary import Page
-from mirrorback.engine.status import Status, status
+from mirrorback.engine.night import diary
+from mirrorback.engine.night.configuration import load
+from mirrorback.engine.night.diary import Page
+from mirrorback.engine.night.standing import Status, status
 
 
 class Configured(Nights):

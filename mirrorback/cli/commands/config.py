@@ -15,7 +15,7 @@ from mirrorback.cli.session import Session
 from mirrorback.errors import UsageError
 
 if TYPE_CHECKING:
-    from mirrorback.engine.configuration import Configuration
+    from mirrorback.engine.night.configuration import Configuration
 
 ACTIONS = ("show", "check", "edit")
 
@@ -34,7 +34,7 @@ def config(
     """Show the configuration, check it, or open it in an editor."""
     if action not in ACTIONS:
         raise UsageError(f"config {plain(action)}: give show, check or edit")
-    from mirrorback.engine import configuration
+    from mirrorback.engine.night import configuration
 
     file = session.configuration_file()
     if action == "edit":

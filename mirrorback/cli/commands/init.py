@@ -41,8 +41,8 @@ def init(
     """Make a repository, and say what the drive can hold."""
     permissions = values.mode(mode)
     size, large = values.size(delta_min_size), values.large_files(large_files)
-    from mirrorback.engine import configuration
     from mirrorback.engine.create import create
+    from mirrorback.engine.night import configuration
 
     if name is not None:
         configuration.require_free(session.configuration_file(), name, session.now)

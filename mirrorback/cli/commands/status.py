@@ -15,7 +15,7 @@ from mirrorback.cli.session import Session
 from mirrorback.errors import MirrorbackError
 
 if TYPE_CHECKING:
-    from mirrorback.engine.status import Status
+    from mirrorback.engine.night.standing import Status
 
 OVERDUE = 3
 
@@ -30,8 +30,8 @@ def status(session: Session) -> int:
 
     Exit code 3: one is overdue.
     """
-    from mirrorback.engine import configuration, diary
-    from mirrorback.engine.status import status as look
+    from mirrorback.engine.night import configuration, diary
+    from mirrorback.engine.night.standing import status as look
 
     found = configuration.in_use(session.config, session.now)
     found.require_sound()

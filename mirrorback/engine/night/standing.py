@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from mirrorback.engine import diary
-from mirrorback.engine.configuration import Configured, repository_of
-from mirrorback.engine.diary import Page
 from mirrorback.engine.history import History
+from mirrorback.engine.night import diary
+from mirrorback.engine.night.configuration import Configured, repository_of
+from mirrorback.engine.night.diary import Page
 from mirrorback.errors import MirrorbackError
 from mirrorback.model import Snapshot
 from mirrorback.plan import guards, overdue
