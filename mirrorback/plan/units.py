@@ -27,13 +27,15 @@ class Job:
 
     name: str
     schedule: CalendarEvent
-    command: tuple[str, ...]  # with absolute paths, without the backup's name
+    program: tuple[str, ...]  # by its absolute path
+    config: str  # the configuration's path
     mount: str | None = None  # also to start when this folder is mounted
 
     @property
     def run(self) -> tuple[str, ...]:
         """The command at its time."""
-        return (*self.command, "run", self.name, "--if-present", "--no-progress")
+        options = ("--if-present", "--no-progress", "--config", self.config)
+        return (*self.program, "run", self.name, *options)
 
     @property
     def catch_up(self) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def _show(session: Session, chosen: Backend, jobs: list[Job]) -> int:
     for one in written:
         session.out.line(f"==> {plain(one.where)}")
         for line in one.text.splitlines():
-            session.out.line(plain(line))
+            session.out.line(plain(line.expandtabs(2)))
         session.out.line()
     _next(session, jobs)
     return 0

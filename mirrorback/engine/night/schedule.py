@@ -43,12 +43,12 @@ class Backend(Protocol):
 def jobs(found: Configuration, *, on_mount: bool) -> list[Job]:
     """The configured backups that have a schedule.  Raises UsageError where none has."""
     found.require_sound()
-    command = (*_program(), "--config", os.path.abspath(found.file))
     made = [
         Job(
             backup.name,
             backup.schedule,
-            command,
+            _program(),
+            os.path.abspath(found.file),
             _mount_of(expanded(backup.repository)) if on_mount else None,
         )
         for backup in found.backups
