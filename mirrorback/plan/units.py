@@ -67,7 +67,7 @@ def systemd_units(job: Job, now: datetime) -> dict[str, str]:
         "",
         "[Service]",
         "Type=oneshot",
-        f"ExecStart={' '.join(map(systemd_word, job.run))}",
+        f"ExecStart={systemd_command(job.run)}",
         "SuccessExitStatus=3",
         "Nice=19",
         "CPUSchedulingPolicy=idle",
@@ -93,9 +93,14 @@ def systemd_units(job: Job, now: datetime) -> dict[str, str]:
     return {f"{name}.service": _lines(service), f"{name}.timer": _lines(timer)}
 
 
-def systemd_word(word: str) -> str:
-    """A word of a command line as systemd reads it back (systemd.service(5), "Command lines")."""
-    doubled = word.replace("%", "%%").replace("$", "$$")
+def systemd_command(words: Sequence[str]) -> str:
+    """A command line as systemd reads it back (systemd.service(5), "Command lines"): of the
+    program's own path alone it replaces no variables."""
+    program, *arguments = (word.replace("%", "%%") for word in words)
+    return " ".join(map(_word, (program, *(word.replace("$", "$$") for word in arguments))))
+
+
+def _word(doubled: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_./:=@%$+,-]+", doubled):
         return doubled
     return '"' + "".join(_escaped(char) for char in doubled) + '"'

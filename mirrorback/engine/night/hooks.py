@@ -45,19 +45,21 @@ def run_hook(command: str, values: Mapping[str, str], limit_s: float) -> Ended:
     """Run a command with `values` added to the environment, for `limit_s` seconds at most.
     Raises what interrupts it, after ending the command."""
     environment = {**os.environ, **{key: _fit(value) for key, value in values.items()}}
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,
-    )
     kept = _Kept()
-    assert process.stdout is not None
-    reader = threading.Thread(target=kept.read, args=(process.stdout.fileno(),), daemon=True)
+    ours, theirs = os.pipe()
+    reader = threading.Thread(target=kept.read, args=(ours,), daemon=True)
     reader.start()
-    code: int | None = None
+    try:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment,
+            start_new_session=True,
+        )
+    finally:
+        os.close(theirs)
     try:
         code = _wait(process, limit_s)
     except BaseException:
@@ -67,8 +69,6 @@ def run_hook(command: str, values: Mapping[str, str], limit_s: float) -> Ended:
         _end(process)
     reader.join(LINGER_S)
     kept.stop = True  # what the hook has started may print on, to nobody
-    if not reader.is_alive():
-        process.stdout.close()
     return Ended(code, kept.text())
 
 
@@ -113,11 +113,13 @@ class _Kept:
         self._left_out = 0
 
     def read(self, fd: int) -> None:
-        """Take all that comes from a descriptor, to its end."""
-        with contextlib.suppress(OSError):
+        """Take all that comes from a descriptor, to its end, and close it."""
+        try:
             while data := os.read(fd, 1 << 16):
                 if not self.stop:
                     self._take(data)
+        finally:
+            os.close(fd)
 
     def _take(self, data: bytes) -> None:
         room = KEPT - len(self._head)
