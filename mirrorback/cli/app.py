@@ -31,6 +31,7 @@ COMMANDS = {
     "mount": "mount",
     "verify": "verify",
     "delete": "delete",
+    "prune": "prune",
     "doctor": "doctor",
     "status": "status",
     "schedule": "schedule",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -98,7 +99,8 @@ def add(
     Its parameters after the session are annotated as typer wants them, its docstring
     is the help.  `stream`: with --json it writes a line per message.  `reads`: it
     changes nothing; others go on when standard output is closed.  What is given as `Repo`
-    may be the name of a configured backup; the body gets the path.
+    may be the name of a configured backup; the body gets the path.  A parameter that is a
+    dataclass stands for its fields, options that several commands have.
     """
 
     def run(**values: Any) -> None:
@@ -111,6 +113,9 @@ def add(
             config=values.pop("config"),
             out=Output(persistent=not reads),
         )
+        for name, group in groups.items():
+            fields = [field.name for field in dataclasses.fields(group)]
+            values[name] = group(**{field: values.pop(field) for field in fields})
 
         def resolved() -> int:
             for name in repositories:
@@ -121,6 +126,11 @@ def add(
 
     own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
     repositories = [parameter.name for parameter in own if parameter.annotation == Repo]
+    groups: dict[str, type[Any]] = {
+        p.name: p.annotation
+        for p in own
+        if isinstance(p.annotation, type) and dataclasses.is_dataclass(p.annotation)
+    }
     common = [
         inspect.Parameter(
             key,
@@ -130,7 +140,16 @@ def add(
         )
         for key, annotation in COMMON.items()
     ]
-    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    keyword = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in own
+        for one in (_fields(groups[parameter.name]) if parameter.name in groups else [parameter])
+    ]
     run.__signature__ = inspect.Signature([*keyword, *common])  # type: ignore[attr-defined]
     run.__annotations__ = {}
     app.command(name, cls=Command, help=inspect.getdoc(body))(run)
+
+
+def _fields(group: type[Any]) -> list[inspect.Parameter]:
+    """The fields of a dataclass as the parameters of its constructor."""
+    return list(inspect.signature(group, eval_str=True).parameters.values())

@@ -163,4 +163,6 @@ def summary(found: Summary) -> Shape:
         "errors": found.errors,
         "duration_s": found.duration_s,
         "not_kept": found.not_kept,
+        "snapshots_removed": found.snapshots_removed,
+        "bytes_freed": found.bytes_freed,
     }
