@@ -34,6 +34,9 @@ COMMANDS = {
     "delete": "delete",
     "prune": "prune",
     "doctor": "doctor",
+    "status": "status",
+    "schedule": "schedule",
+    "config": "config",
 }
 
 
