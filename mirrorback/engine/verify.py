@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from datetime import datetime
 from queue import Full, Queue
 
+from mirrorback.engine import check_catalog
 from mirrorback.engine.contents import is_given, read_through
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.open_version import open_version
 from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Kind, Problem, Snapshot
-from mirrorback.store import content, encoding, past, schema, system, tree
+from mirrorback.store import content, past, schema, system, tree
 from mirrorback.store.catalog import translated
 from mirrorback.store.past import PastRow
-from mirrorback.store.repository import CATALOG, DELTA_SUFFIX, drive_errors
+from mirrorback.store.repository import DELTA_SUFFIX, drive_errors
 
 THREADS = 2
 DAMAGED = "content is not what was backed up"
@@ -38,34 +39,8 @@ def verify(repository: str, now: datetime, events: Events) -> Iterator[Problem]:
     """
     system.raise_descriptor_limit()
     with drive_errors(), translated(), History.open(repository, now) as history:
-        yield from _catalog(history)
+        yield from check_catalog.check(history)
         yield from _Objects(history, events).run()
-
-
-def _catalog(history: History) -> Iterator[Problem]:
-    """SQLite's own check, and the check of every row, which SQLite has not."""
-    catalog = history.catalog
-    location = history.repo.inner_path(CATALOG)
-    names = tuple(snapshot.name for snapshot in history.snapshots())
-
-    def problem(what: str) -> Problem:
-        return Problem(b".mirrorback/catalog.db", names, what, location, False)
-
-    answer = catalog.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if answer != "ok":
-        yield problem(f"the catalog is damaged: {answer}")
-        return
-    for table, columns in (("object", schema.OBJECT), ("entry", schema.ENTRY)):
-        listed = ", ".join(columns)
-        bad = catalog.db.execute(
-            f"SELECT count(*) FROM {table} WHERE digest_of_row != row_check({listed})"
-        ).fetchone()[0]
-        if bad:
-            yield problem(f"{bad} rows of the catalog's table {table} are damaged")
-    for digest, value in catalog.db.execute("SELECT digest, value FROM attributes"):
-        if encoding.attributes_key(value) != digest:
-            yield problem("attributes in the catalog are damaged")
-            return
 
 
 class _Objects:
