@@ -1,36 +1,37 @@
-"""Checking the catalog: what SQLite finds, and what the catalog's own digests find."""
+"""Checking the catalog: against its seal, SQLite's rules, and its own digests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from mirrorback.engine.history import History
+from mirrorback.errors import Damaged
 from mirrorback.model import Problem
-from mirrorback.store import encoding, schema
-from mirrorback.store.repository import CATALOG
+from mirrorback.store import audit, sealing
+from mirrorback.store.repository import CATALOG, INNER
+from mirrorback.store.sealing import Seal
+
+ALTERED = "the catalog is not what was last written, bit for bit"
+CONTRADICTS = "the catalog's header contradicts itself"
 
 
 def check(history: History) -> Iterator[Problem]:
-    """SQLite's own check, and the check of every row, which SQLite has not."""
-    catalog = history.catalog
-    location = history.repo.inner_path(CATALOG)
+    """Yield what is wrong with the catalog of an open repository, in which no transaction is
+    open.  Raises the catalog's errors, Damaged where it cannot be read on."""
     names = tuple(snapshot.name for snapshot in history.snapshots())
 
-    def problem(what: str) -> Problem:
-        return Problem(b".mirrorback/catalog.db", names, what, location, False)
+    def problem(what: str, name: bytes = CATALOG, *, repairable: bool = False) -> Problem:
+        location = history.repo.inner_path(name)
+        return Problem(INNER + b"/" + name, names, what, location, repairable)
 
-    answer = catalog.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if answer != "ok":
-        yield problem(f"the catalog is damaged: {answer}")
-        return
-    for table, columns in (("object", schema.OBJECT), ("entry", schema.ENTRY)):
-        listed = ", ".join(columns)
-        bad = catalog.db.execute(
-            f"SELECT count(*) FROM {table} WHERE digest_of_row != row_check({listed})"
-        ).fetchone()[0]
-        if bad:
-            yield problem(f"{bad} rows of the catalog's table {table} are damaged")
-    for digest, value in catalog.db.execute("SELECT digest, value FROM attributes"):
-        if encoding.attributes_key(value) != digest:
-            yield problem("attributes in the catalog are damaged")
-            return
+    try:
+        seal = history.catalog.seal()
+    except Damaged as error:
+        yield problem(str(error), sealing.NAME, repairable=True)  # whoever writes next seals anew
+        seal = Seal.ABSENT
+    if seal is Seal.BROKEN:
+        yield problem(ALTERED)
+    if seal is Seal.ABSENT and history.catalog.header_fault():
+        yield problem(CONTRADICTS)
+    for fault in audit.faults(history.catalog):
+        yield problem(fault)

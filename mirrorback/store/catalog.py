@@ -17,7 +17,8 @@ from typing import Any
 
 from mirrorback.errors import Damaged, DriveError, Locked, NoSpace
 from mirrorback.model import Owner, Snapshot
-from mirrorback.store import encoding, schema
+from mirrorback.store import encoding, schema, sealing
+from mirrorback.store.sealing import Seal
 
 FOLDER_NAME = re.compile(r"[0-9]{4,5}-[0-9]{2}-[0-9]{2}-[0-9]{6}(-[0-9]{1,6})?", re.ASCII)
 WAIT_S = 60.0  # for another process that holds the file
@@ -26,6 +27,15 @@ PUBLISHED, PENDING, DELETING = 0, 1, 2  # states of a snapshot
 READ_ONLY = "SQLITE_READONLY"
 ROOT_DIR = 1  # the source itself in `directory`
 ABOVE_ROOT = 0  # where the entry of the source itself stands
+
+
+# What SQLite says where names in the schema, the header, or a text have been damaged.
+_OF_DAMAGE = (
+    "no such",
+    "unsupported file format",
+    "Could not decode to UTF-8",
+    "user-defined function raised exception",  # `row_check` was given such a text
+)
 
 
 class Unfinished(DriveError):
@@ -48,7 +58,7 @@ def translated() -> Iterator[None]:
             raise Unfinished(f"the catalog cannot be used: {error}") from error
         if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
             raise _damaged() from error
-        if name == "SQLITE_ERROR" and "no such" in str(error):
+        if name in ("SQLITE_ERROR", "") and any(words in str(error) for words in _OF_DAMAGE):
             raise _damaged() from error
         raise DriveError(f"the catalog cannot be used: {error}") from error
 
@@ -67,6 +77,7 @@ class Catalog:
         self.path = path
         self.db = connection
         self.lock = threading.RLock()
+        self._sealed = True  # or not to be: False when this connection writes
         self._directories: dict[int, bytes] = {}
         self._snapshots: list[Snapshot] = []
         self._snapshots_at: tuple[int, int] | None = None
@@ -78,18 +89,24 @@ class Catalog:
         """Make a new, empty catalog.  Raises FileExistsError, OSError."""
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         catalog = cls(path, _connect(path, "rw"))
+        catalog._sealed = False
         with translated():
             db = catalog.db
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
             db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {schema.FORMAT}")
             db.executescript(schema.CATALOG)
-            db.execute("INSERT INTO directory VALUES (?, ?, ?, NULL)", (ROOT_DIR, ABOVE_ROOT, b""))
+            db.executescript(schema.triggers())
+            db.execute(
+                "INSERT INTO directory (id, parent, name) VALUES (?, ?, ?)",
+                (ROOT_DIR, ABOVE_ROOT, b""),
+            )
         return catalog
 
     @classmethod
     def open(cls, path: bytes, *, write: bool = False) -> Catalog:
-        """Open an existing catalog.  Raises Damaged, DriveError, Locked."""
+        """Open an existing catalog; who is to `write` holds the repository's lock.  Raises
+        Damaged, DriveError, Locked."""
         try:
             if os.stat(path).st_size == 0:
                 raise _damaged()
@@ -98,6 +115,8 @@ class Catalog:
                 "the catalog (.mirrorback/catalog.db) is gone; all files are still readable as"
                 " folders, and `mirrorback rebuild` makes a new catalog from them"
             ) from None
+        if write and _seal(path) is Seal.BROKEN:
+            raise _damaged()  # and not written to: then nobody could tell any more
         with translated():
             try:
                 db, version = _connected(path, "rw" if write else "ro")
@@ -107,22 +126,48 @@ class Catalog:
                     raise
                 db, version = _connected(path, "rw")
         if version > schema.FORMAT:
+            db.close()
+            if _seal(path) is Seal.BROKEN:
+                raise _damaged()
             raise DriveError(
                 f"the catalog has format {version}; this mirrorback knows up to {schema.FORMAT}:"
                 " use a newer one"
             )
         if version != schema.FORMAT:
+            db.close()
             raise _damaged()
+        if write:
+            with translated():
+                db.executescript(schema.triggers())
         return cls(path, db)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; if it was written to, it is sealed."""
         self.db.close()
+        if not self._sealed:
+            sealing.write(self.path)
+            self._sealed = True
+
+    def seal(self) -> Seal:
+        """What the catalog's seal says of it.  No transaction is open.  Raises OSError, the
+        errors of the catalog, and Damaged where it is the seal that is damaged."""
+        with self.held():
+            self.db.execute("SELECT count(*) FROM snapshot").fetchall()  # nobody writes now
+            return sealing.compare(self.path)
+
+    def header_fault(self) -> bool:
+        """Whether the catalog's header contradicts itself.  No transaction is open."""
+        with self.held():
+            self.db.execute("SELECT count(*) FROM snapshot").fetchall()
+            return sealing.header_fault(self.path)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside is durable when it ends, or none of it happened."""
         with self.lock, translated():
+            if self._sealed:
+                sealing.remove(self.path)
+                self._sealed = False
             self.db.execute("BEGIN IMMEDIATE")
             try:
                 yield self.db
@@ -283,6 +328,15 @@ class Catalog:
             self._directories.clear()
         self._directories[directory] = path
         return path
+
+
+def _seal(path: bytes) -> Seal:
+    """What a catalog's seal says, before it is opened; a seal that is itself damaged says
+    nothing."""
+    try:
+        return sealing.compare(path)
+    except Damaged:
+        return Seal.ABSENT
 
 
 def _folder_name(name: object) -> str:
