@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from queue import Full, Queue
 
-from mirrorback.engine import check_catalog
+from mirrorback.engine import check_catalog, check_files
 from mirrorback.engine.contents import is_given, read_through
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
@@ -40,6 +40,7 @@ def verify(repository: str, now: datetime, events: Events) -> Iterator[Problem]:
     system.raise_descriptor_limit()
     with drive_errors(), translated(), History.open(repository, now) as history:
         yield from check_catalog.check(history)
+        yield from check_files.check(history)
         yield from _Objects(history, events).run()
 
 

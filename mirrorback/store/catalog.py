@@ -125,6 +125,8 @@ class Catalog:
                 if write or not getattr(error, "sqlite_errorname", "").startswith(READ_ONLY):
                     raise
                 db, version = _connected(path, "rw")
+            except UnicodeDecodeError as error:  # what SQLite says quotes the damaged schema
+                raise _damaged() from error
         if version > schema.FORMAT:
             db.close()
             if _seal(path) is Seal.BROKEN:

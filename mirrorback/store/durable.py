@@ -12,16 +12,17 @@ from mirrorback.store import content, system
 LIMIT = 1 << 20  # a small file is never longer
 
 
-def replace(folder: int, name: bytes, data: bytes) -> None:
-    """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.
-    Raises OSError."""
+def replace(folder: int, name: bytes, data: bytes, *, lasting: bool = True) -> None:
+    """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.  Not
+    `lasting`: without the last sync, so that a power cut may undo it.  Raises OSError."""
     fd = _write_new(folder, name, data)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
     os.rename(name + b".new", name, src_dir_fd=folder, dst_dir_fd=folder)
-    os.fsync(folder)
+    if lasting:
+        os.fsync(folder)
 
 
 def write_new(folder: int, name: bytes, data: bytes) -> None:

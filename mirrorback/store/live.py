@@ -229,8 +229,8 @@ _DRESSES = (
 )
 
 
-def object_row(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None]:
-    """What is kept of one object."""
+def find_object(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None] | None:
+    """What is kept of one object; None where there is none.  Raises Damaged."""
     with catalog.lock:
         row = catalog.db.execute(
             f"SELECT {METADATA}, o.digest, o.sparse FROM object o"
@@ -238,7 +238,15 @@ def object_row(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None]:
             " WHERE o.id = ?",
             (number,),
         ).fetchone()
-    return metadata_of(row[:-2]), digest_of(row[-2], row[-1])
+    return row and (metadata_of(row[:-2]), digest_of(row[-2], row[-1]))
+
+
+def object_row(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None]:
+    """What is kept of an object that there must be.  Raises Damaged."""
+    found = find_object(catalog, number)
+    if found is None:
+        raise Damaged(f"the catalog has lost object {number}: run `mirrorback verify`")
+    return found
 
 
 def place(catalog: Catalog, entry: int) -> tuple[int, bytes]:

@@ -82,7 +82,7 @@ def write(catalog: bytes) -> None:
                 f"counter = {counter}\n"
                 f"digest = {settings.quoted(digest)}\n"
             )
-            durable.replace(folder, NAME, settings.seal(text))
+            durable.replace(folder, NAME, settings.seal(text), lasting=False)
         finally:
             os.close(folder)
 
