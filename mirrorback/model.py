@@ -263,6 +263,8 @@ class Summary:
     errors: int = 0
     duration_s: float = 0.0
     not_kept: dict[str, int] = field(default_factory=dict)  # e.g. {"ownership": 12}
+    snapshots_removed: list[str] = field(default_factory=list)  # names, by the policy
+    bytes_freed: int = 0  # by that
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,21 @@ class Problem:
     problem: str
     location: bytes
     repairable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What `repair` made of one thing that `verify` had found."""
+
+    path: bytes
+    snapshots: tuple[str, ...]
+    problem: str
+    location: bytes
+    repaired: bool
+    # Where what is right came from, or is, where there was no room for it; None also where
+    # nothing was wrong any more.
+    origin: str | None
+    set_apart: bytes | None  # absolute: where what was wrong is kept
 
 
 class Level(enum.StrEnum):

@@ -31,7 +31,9 @@ def check(history: History) -> Iterator[Problem]:
         seal = Seal.ABSENT
     if seal is Seal.BROKEN:
         yield problem(ALTERED)
-    if seal is Seal.ABSENT and history.catalog.header_fault():
+    with history.catalog.held():
+        contradicts = seal is Seal.ABSENT and history.catalog.file.header_fault()
+    if contradicts:
         yield problem(CONTRADICTS)
     for fault in audit.faults(history.catalog):
         yield problem(fault)

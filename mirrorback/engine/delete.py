@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 
-from mirrorback.engine.events import Events, Phase
-from mirrorback.engine.history import History
-from mirrorback.errors import NoSpace, NotInHistory, Refused, UsageError
+from mirrorback.engine.events import Events
+from mirrorback.engine.removal import Fate, freed_by, opened, reading, removing
+from mirrorback.errors import NotInHistory, Refused, UsageError
 from mirrorback.model import Snapshot
-from mirrorback.store import past, publish, repository
-from mirrorback.store.catalog import Catalog, translated
-from mirrorback.store.lock import Lock
-from mirrorback.store.record import Replaced
-from mirrorback.store.repository import CATALOG, Repository, drive_errors
+from mirrorback.store.catalog import Catalog
 
-
-@dataclass(frozen=True)
-class Fate:
-    """What becomes of a snapshot, why, and how many bytes that frees."""
-
-    name: str
-    keep: bool
-    reasons: tuple[str, ...]
-    frees: int
+NAMED = ("named on the command line",)
 
 
 def delete(
@@ -45,98 +30,19 @@ def delete(
     """
     if not snapshots:
         raise UsageError("name the snapshots to delete; `mirrorback snapshots` lists them")
-    with drive_errors():
-        repo = Repository.open(os.path.abspath(os.fsencode(repository)))
-        try:
-            if dry_run:
-                return _fates(repo, snapshots)
-            lock = Lock.take(repo.inner)
-            try:
-                return _delete(repo, snapshots, now, events)
-            finally:
-                lock.release()
-        finally:
-            repo.close()
-
-
-def _fates(repo: Repository, names: Sequence[str]) -> list[Fate]:
-    with contextlib.closing(Catalog.open(repo.inner_path(CATALOG))) as catalog, translated():
-        chosen = _chosen(catalog, names)
-        return [_fate(catalog, snapshot) for snapshot in chosen]
-
-
-def _delete(repo: Repository, names: Sequence[str], now: datetime, events: Events) -> list[Fate]:
-    with contextlib.closing(Catalog.open(repo.inner_path(CATALOG), write=True)) as catalog:
-        with translated():
-            chosen = _chosen(catalog, names)
-        try:
-            return _remove(repo, catalog, chosen, now, events)
-        except (NoSpace, OSError):
-            # A drive that is full to the last byte: that is what the reserve is for.
-            repository.give_up_reserve(repo.inner)
-            return _remove(repo, catalog, chosen, now, events)
-        finally:
-            repository.make_reserve(repo.inner)
-
-
-def _remove(
-    repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot], now: datetime, events: Events
-) -> list[Fate]:
-    fates = []
-    with translated(), _rebasing(repo, catalog, now) as rebased:
-        events.phase(Phase.RECOVER)
-        room = _recovered(repo, catalog)
-        left = {snapshot.id for snapshot in catalog.snapshots()}
-        events.phase(Phase.DELETE, sum(snapshot.files for snapshot in chosen))
-        for snapshot in sorted(chosen, key=lambda one: one.id):  # deltas need what is newer
-            fates.append(_fate(catalog, snapshot))
-            if snapshot.id in left:
-                publish.remove_snapshot(
-                    repo,
-                    catalog,
-                    snapshot.id,
-                    snapshot.name,
-                    rebased(snapshot.id),
-                    lambda count: events.advance(count),
-                )
-        if not room:
-            publish.recover(repo, catalog)
-    return fates
-
-
-def _recovered(repo: Repository, catalog: Catalog) -> bool:
-    """Complete what an earlier run has begun; False where nothing but room is missing for
-    that, which removing snapshots makes."""
-    try:
-        publish.recover(repo, catalog)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        if not publish.waits_for_room(repo, catalog):
-            raise
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _rebasing(
-    repo: Repository, catalog: Catalog, now: datetime
-) -> Iterator[Callable[[int], list[Replaced]]]:
-    """What writes anew the deltas that cannot do without a snapshot (`rebase`)."""
-    history = History(repo, catalog, now, b"/")
-
-    def rebased(snapshot: int) -> list[Replaced]:
-        if not past.any_deltas(catalog):
-            return []
-        from mirrorback.engine.rebase import rebase
-
-        history.refreshed()
-        return rebase(history, snapshot)
-
-    try:
-        yield rebased
-    finally:
-        history.let_go()
+    with opened(repository) as repo:
+        if dry_run:
+            with reading(repo) as catalog:
+                chosen = _chosen(catalog, snapshots)
+                return [
+                    Fate(snapshot.name, False, NAMED, frees)
+                    for snapshot, frees in zip(chosen, freed_by(catalog, chosen), strict=True)
+                ]
+        with removing(repo, now, events) as removal:
+            removal.recover()
+            chosen = _chosen(removal.catalog, snapshots)
+            freed = removal.remove(chosen)
+        return [Fate(one.name, False, NAMED, freed[one.id]) for one in chosen]
 
 
 def _chosen(catalog: Catalog, names: Sequence[str]) -> list[Snapshot]:
@@ -154,9 +60,3 @@ def _chosen(catalog: Catalog, names: Sequence[str]) -> list[Snapshot]:
             raise Refused(f"{name} is pinned ({snapshot.pinned}): `mirrorback unpin` it first")
         chosen[name] = snapshot
     return list(chosen.values())
-
-
-def _fate(catalog: Catalog, snapshot: Snapshot) -> Fate:
-    return Fate(
-        snapshot.name, False, ("named on the command line",), past.freed_by(catalog, snapshot.id)
-    )

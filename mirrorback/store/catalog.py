@@ -11,17 +11,16 @@ import os
 import re
 import sqlite3
 import threading
-import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
 from mirrorback.errors import Damaged, DriveError, Locked, NoSpace
 from mirrorback.model import Owner, Snapshot
-from mirrorback.store import encoding, schema, sealing
-from mirrorback.store.sealing import Seal
+from mirrorback.store import schema
+from mirrorback.store.connection import connect, connected
+from mirrorback.store.sealing import Seal, SealedFile
 
 FOLDER_NAME = re.compile(r"[0-9]{4,5}-[0-9]{2}-[0-9]{2}-[0-9]{6}(-[0-9]{1,6})?", re.ASCII)
-WAIT_S = 60.0  # for another process that holds the file
 PUBLISHED, PENDING, DELETING = 0, 1, 2  # states of a snapshot
 
 READ_ONLY = "SQLITE_READONLY"
@@ -43,6 +42,11 @@ class Unfinished(DriveError):
     does."""
 
 
+class Unopened(DriveError):
+    """SQLite could not open a file, such as its journal: on a drive that has no inode left it
+    says no more than that."""
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Turn what SQLite raises into errors of ours, each one sentence."""
@@ -56,6 +60,8 @@ def translated() -> Iterator[None]:
             raise Locked("the catalog is held by another process; try again later") from error
         if name.startswith(READ_ONLY):
             raise Unfinished(f"the catalog cannot be used: {error}") from error
+        if name.startswith("SQLITE_CANTOPEN"):
+            raise Unopened(f"the catalog cannot be used: {error}") from error
         if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
             raise _damaged() from error
         if name in ("SQLITE_ERROR", "") and any(words in str(error) for words in _OF_DAMAGE):
@@ -77,7 +83,8 @@ class Catalog:
         self.path = path
         self.db = connection
         self.lock = threading.RLock()
-        self._sealed = True  # or not to be: False when this connection writes
+        self._file: SealedFile | None = None
+        self._unsealed = False  # this connection has written
         self._directories: dict[int, bytes] = {}
         self._snapshots: list[Snapshot] = []
         self._snapshots_at: tuple[int, int] | None = None
@@ -88,8 +95,8 @@ class Catalog:
     def create(cls, path: bytes) -> Catalog:
         """Make a new, empty catalog.  Raises FileExistsError, OSError."""
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        catalog = cls(path, _connect(path, "rw"))
-        catalog._sealed = False
+        catalog = cls(path, connect(path, "rw"))
+        catalog._unsealed = True
         with translated():
             db = catalog.db
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
@@ -115,63 +122,95 @@ class Catalog:
                 "the catalog (.mirrorback/catalog.db) is gone; all files are still readable as"
                 " folders, and `mirrorback rebuild` makes a new catalog from them"
             ) from None
-        if write and _seal(path) is Seal.BROKEN:
-            raise _damaged()  # and not written to: then nobody could tell any more
         with translated():
             try:
-                db, version = _connected(path, "rw" if write else "ro")
+                db, version = connected(path, "rw" if write else "ro")
             except sqlite3.OperationalError as error:
                 # A run was killed in a commit: only a writer may roll it back.
                 if write or not getattr(error, "sqlite_errorname", "").startswith(READ_ONLY):
                     raise
-                db, version = _connected(path, "rw")
+                db, version = connected(path, "rw")
             except UnicodeDecodeError as error:  # what SQLite says quotes the damaged schema
                 raise _damaged() from error
+        catalog = cls(path, db)
+        try:
+            catalog._require(version, write=write)
+        except BaseException:
+            catalog.close()
+            raise
+        return catalog
+
+    def _require(self, version: int, *, write: bool) -> None:
+        """Raises Damaged for a catalog that must not be read, or not be written to, and
+        DriveError for one of a newer format."""
+        if (write or version > schema.FORMAT) and self._is_broken():
+            raise _damaged()  # and not written to: then nobody could tell any more
         if version > schema.FORMAT:
-            db.close()
-            if _seal(path) is Seal.BROKEN:
-                raise _damaged()
             raise DriveError(
                 f"the catalog has format {version}; this mirrorback knows up to {schema.FORMAT}:"
                 " use a newer one"
             )
         if version != schema.FORMAT:
-            db.close()
             raise _damaged()
         if write:
             with translated():
-                db.executescript(schema.triggers())
-        return cls(path, db)
+                self.db.executescript(schema.triggers())
 
     def close(self) -> None:
-        """Close the file; if it was written to, it is sealed."""
-        self.db.close()
-        if not self._sealed:
-            sealing.write(self.path)
-            self._sealed = True
+        """Close the file; if it was written to, it is sealed first.  On a drive that is full
+        or failing it is not, and none the worse for that."""
+        with self.lock:
+            try:
+                if self._unsealed:
+                    with contextlib.suppress(sqlite3.Error, OSError):
+                        self._seal()
+                    self._unsealed = False
+            finally:
+                self.db.close()
+                if self._file is not None:
+                    self._file.close()
+                    self._file = None
+
+    # --- the seal -----------------------------------------------------------------
+
+    @property
+    def file(self) -> SealedFile:
+        """The file itself, to be used inside of `held` or `transaction`.  Raises OSError."""
+        if self._file is None:
+            self._file = SealedFile(self.path)
+        return self._file
+
+    def _seal(self) -> None:
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+        self.db.execute("PRAGMA busy_timeout = 0")  # whoever writes now will seal it
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            self.file.write()
+        finally:
+            self.db.execute("ROLLBACK")
 
     def seal(self) -> Seal:
         """What the catalog's seal says of it.  No transaction is open.  Raises OSError, the
         errors of the catalog, and Damaged where it is the seal that is damaged."""
         with self.held():
-            self.db.execute("SELECT count(*) FROM snapshot").fetchall()  # nobody writes now
-            return sealing.compare(self.path)
+            return self.file.compare()
 
-    def header_fault(self) -> bool:
-        """Whether the catalog's header contradicts itself.  No transaction is open."""
-        with self.held():
-            self.db.execute("SELECT count(*) FROM snapshot").fetchall()
-            return sealing.header_fault(self.path)
+    def _is_broken(self) -> bool:
+        """Whether the seal says so; one that is itself damaged says nothing."""
+        try:
+            return self.seal() is Seal.BROKEN
+        except Damaged:
+            return False
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside is durable when it ends, or none of it happened."""
         with self.lock, translated():
-            if self._sealed:
-                sealing.remove(self.path)
-                self._sealed = False
             self.db.execute("BEGIN IMMEDIATE")
             try:
+                self._unsealed = True
+                self.file.remove()  # each time: another connection may have sealed meanwhile
                 yield self.db
                 self.db.execute("COMMIT")
             except BaseException:
@@ -186,6 +225,7 @@ class Catalog:
         with self.lock, translated():
             self.db.execute("BEGIN")
         try:
+            self.db.execute("SELECT 1 FROM main.sqlite_schema").fetchall()  # now it is held
             yield
         except BaseException:
             self._end("ROLLBACK")
@@ -213,7 +253,7 @@ class Catalog:
         """Roll back what a run that was killed has left of a commit, as `open` does.  Raises
         Locked, DriveError."""
         with translated():
-            _connected(self.path, "rw")[0].close()
+            connected(self.path, "rw")[0].close()
 
     def never_wait(self) -> None:
         """From now on a catalog that another process holds is Locked at once: who waits then
@@ -332,15 +372,6 @@ class Catalog:
         return path
 
 
-def _seal(path: bytes) -> Seal:
-    """What a catalog's seal says, before it is opened; a seal that is itself damaged says
-    nothing."""
-    try:
-        return sealing.compare(path)
-    except Damaged:
-        return Seal.ABSENT
-
-
 def _folder_name(name: object) -> str:
     """A snapshot's name as the catalog has it, if it is one: it is used as a path."""
     if not isinstance(name, str) or not FOLDER_NAME.fullmatch(name):
@@ -352,37 +383,3 @@ def _bad_name(name: bytes) -> bool:
     return (
         not isinstance(name, bytes) or name in (b"", b".", b"..") or b"/" in name or b"\0" in name
     )
-
-
-def _version(db: sqlite3.Connection) -> int:
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    db.execute("SELECT id FROM snapshot LIMIT 1").fetchone()
-    return version
-
-
-def _connected(path: bytes, mode: str) -> tuple[sqlite3.Connection, int]:
-    db = _connect(path, mode)
-    try:
-        return db, _version(db)
-    except BaseException:
-        db.close()
-        raise
-
-
-def _connect(path: bytes, mode: str) -> sqlite3.Connection:
-    uri = "file:" + urllib.parse.quote(path) + "?mode=" + mode
-    db = sqlite3.connect(
-        uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        # DELETE with EXTRA syncs the folder too: FULL alone lost commits in power cuts.
-        db.execute("PRAGMA journal_mode = DELETE")
-        db.execute("PRAGMA synchronous = EXTRA")
-        db.execute("PRAGMA cache_size = -16000")
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA mmap_size = 0")
-        db.create_function("row_check", -1, encoding.row_check, deterministic=True)
-    except BaseException:
-        db.close()
-        raise
-    return db

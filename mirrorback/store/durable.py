@@ -12,11 +12,19 @@ from mirrorback.store import content, system
 LIMIT = 1 << 20  # a small file is never longer
 
 
-def replace(folder: int, name: bytes, data: bytes, *, lasting: bool = True) -> None:
-    """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.  Not
-    `lasting`: without the last sync, so that a power cut may undo it.  Raises OSError."""
+def replace(
+    folder: int, name: bytes, data: bytes, *, keep: bool = False, lasting: bool = True
+) -> None:
+    """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.
+    `keep`: with owner and mode of the file that is there.  Not `lasting`: without the
+    last sync, so that a power cut may undo it.  Raises OSError."""
     fd = _write_new(folder, name, data)
     try:
+        if keep:
+            with contextlib.suppress(FileNotFoundError):
+                st = os.stat(name, dir_fd=folder)
+                os.fchown(fd, st.st_uid, st.st_gid)
+                os.fchmod(fd, st.st_mode & 0o7777)
         os.fsync(fd)
     finally:
         os.close(fd)

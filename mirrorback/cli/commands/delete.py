@@ -15,7 +15,7 @@ from mirrorback.cli.options import DryRun, Repo
 from mirrorback.cli.session import Session
 
 if TYPE_CHECKING:
-    from mirrorback.engine.delete import Fate
+    from mirrorback.engine.removal import Fate
 
 
 def register(app: typer.Typer) -> None:
