@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mirrorback.engine import removable
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
-from mirrorback.errors import NoSpace, NotInHistory, Refused, UsageError
+from mirrorback.errors import NoSpace, Refused, UsageError
 from mirrorback.model import Snapshot
 from mirrorback.store import past, publish, repository
 from mirrorback.store.catalog import Catalog, translated
+from mirrorback.store.in_use import InUse
 from mirrorback.store.lock import Lock
 from mirrorback.store.record import Replaced
 from mirrorback.store.repository import CATALOG, Repository, drive_errors
@@ -40,8 +42,9 @@ def delete(
 ) -> list[Fate]:
     """Remove snapshots by their names; the space is free when it returns.
 
-    Killed at any point, the next command that takes the lock goes on with it.
-    Raises Refused for the mirror and for what is pinned, NotInHistory, Locked.
+    Killed at any point, the next command that takes the lock goes on with it.  One that is
+    being read stays, and its fate says so.  Raises Refused for the mirror, for what is pinned,
+    and for what is not the snapshot's folder; NotInHistory, Locked; then nothing was removed.
     """
     if not snapshots:
         raise UsageError("name the snapshots to delete; `mirrorback snapshots` lists them")
@@ -61,14 +64,21 @@ def delete(
 
 def _fates(repo: Repository, names: Sequence[str]) -> list[Fate]:
     with contextlib.closing(Catalog.open(repo.inner_path(CATALOG))) as catalog, translated():
-        chosen = _chosen(catalog, names)
-        return [_fate(catalog, snapshot) for snapshot in chosen]
+        return [_would(repo, catalog, snapshot) for snapshot in _chosen(repo, catalog, names)]
+
+
+def _would(repo: Repository, catalog: Catalog, snapshot: Snapshot) -> Fate:
+    try:
+        removable.require_unread(repo, snapshot)
+    except InUse as error:
+        return _left(snapshot, error)
+    return _fate(catalog, snapshot)
 
 
 def _delete(repo: Repository, names: Sequence[str], now: datetime, events: Events) -> list[Fate]:
     with contextlib.closing(Catalog.open(repo.inner_path(CATALOG), write=True)) as catalog:
         with translated():
-            chosen = _chosen(catalog, names)
+            chosen = _chosen(repo, catalog, names)
         try:
             return _remove(repo, catalog, chosen, now, events)
         except (NoSpace, OSError):
@@ -89,19 +99,40 @@ def _remove(
         left = {snapshot.id for snapshot in catalog.snapshots()}
         events.phase(Phase.DELETE, sum(snapshot.files for snapshot in chosen))
         for snapshot in sorted(chosen, key=lambda one: one.id):  # deltas need what is newer
-            fates.append(_fate(catalog, snapshot))
+            fate = _fate(catalog, snapshot)
             if snapshot.id in left:
-                publish.remove_snapshot(
-                    repo,
-                    catalog,
-                    snapshot.id,
-                    snapshot.name,
-                    rebased(snapshot.id),
-                    lambda count: events.advance(count),
-                )
+                try:
+                    _remove_one(repo, catalog, snapshot, rebased, events)
+                except (InUse, Refused) as error:
+                    events.warning(str(error))
+                    fate = _left(snapshot, error)
+            fates.append(fate)
         if not room:
             publish.recover(repo, catalog)
     return fates
+
+
+def _remove_one(
+    repo: Repository,
+    catalog: Catalog,
+    snapshot: Snapshot,
+    rebased: Callable[[int], list[Replaced]],
+    events: Events,
+    patience: float = removable.PATIENCE_S,
+) -> None:
+    """Remove one snapshot.  Raises InUse where it is being read still after so many seconds,
+    Refused where something else stands in the place of its folder."""
+    about = removable.require_folder(repo, catalog, snapshot)
+    removable.require_unread(repo, snapshot, patience)
+    spared = publish.remove_snapshot(
+        repo,
+        catalog,
+        snapshot.id,
+        snapshot.name,
+        rebased(snapshot.id),
+        lambda count: events.advance(count),
+    )
+    removable.tell(events, snapshot, about, spared)
 
 
 def _recovered(repo: Repository, catalog: Catalog) -> bool:
@@ -139,24 +170,18 @@ def _rebasing(
         history.let_go()
 
 
-def _chosen(catalog: Catalog, names: Sequence[str]) -> list[Snapshot]:
+def _chosen(repo: Repository, catalog: Catalog, names: Sequence[str]) -> list[Snapshot]:
     """The snapshots of these names, each once.  Raises Refused, NotInHistory."""
-    known = {snapshot.name: snapshot for snapshot in catalog.snapshots()}
-    chosen: dict[str, Snapshot] = {}
-    for typed in names:
-        name = os.path.basename(typed.rstrip("/")) or typed
-        snapshot = known.get(name)
-        if name in ("current", "latest", "now") or (snapshot and snapshot.current):
-            raise Refused(f"{name} is the mirror, which always stays; there is no option for that")
-        if snapshot is None:
-            raise NotInHistory(f"there is no snapshot {typed!r}; `mirrorback snapshots` lists them")
-        if snapshot.pinned is not None:
-            raise Refused(f"{name} is pinned ({snapshot.pinned}): `mirrorback unpin` it first")
-        chosen[name] = snapshot
-    return list(chosen.values())
+    chosen = removable.named(repo, catalog, names)
+    removable.require(repo, catalog, chosen)
+    return chosen
 
 
 def _fate(catalog: Catalog, snapshot: Snapshot) -> Fate:
     return Fate(
         snapshot.name, False, ("named on the command line",), past.freed_by(catalog, snapshot.id)
     )
+
+
+def _left(snapshot: Snapshot, error: InUse | Refused) -> Fate:
+    return Fate(snapshot.name, True, (str(error),), 0)
