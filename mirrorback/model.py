@@ -263,6 +263,8 @@ class Summary:
     errors: int = 0
     duration_s: float = 0.0
     not_kept: dict[str, int] = field(default_factory=dict)  # e.g. {"ownership": 12}
+    snapshots_removed: list[str] = field(default_factory=list)  # names, by the policy
+    bytes_freed: int = 0  # by that
 
 
 @dataclass(frozen=True, slots=True)

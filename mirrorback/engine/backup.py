@@ -9,19 +9,21 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from mirrorback.engine import create, planned, resolve, room
+from mirrorback.engine import create, planned, resolve, room, totals
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
-from mirrorback.engine.tally import Tally
+from mirrorback.engine.thinning import NightlyThinning
 from mirrorback.errors import Refused, UsageError
-from mirrorback.model import Change, ChangeKind, Kind, Snapshot, Summary
+from mirrorback.model import Change, Snapshot, Summary
 from mirrorback.plan import guards, naming
+from mirrorback.plan.retention import Policy
 from mirrorback.plan.selection import Selection, read_patterns
+from mirrorback.plan.spans import instant
 from mirrorback.store import live, node, probe, publish, record, settings, system
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.difference import Action
@@ -30,7 +32,6 @@ from mirrorback.store.record import NewSnapshot
 from mirrorback.store.repository import SPOOL, Repository, drive_errors, make_reserve
 from mirrorback.store.spool import Spool
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_HELPERS = 4
 # From here on starting helper processes costs less than it gains.
 COPIES_FOR_HELPERS = 3000
@@ -56,6 +57,7 @@ class BackupOptions:
     large_files: str | None = None
     force: bool = False
     mode: int | None = None
+    policy: Policy | None = None  # by which snapshots go; None: all stay
 
 
 @dataclass
@@ -64,11 +66,6 @@ class BackupResult:
 
     summary: Summary
     changes: list[Change] = field(default_factory=list)
-
-
-def instant(moment: datetime) -> int:
-    """A moment as nanoseconds since 1970 UTC."""
-    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def backup(
@@ -152,6 +149,7 @@ class _Run:
         self._now = now
         self._events = events
         self._summary = Summary()
+        self._thinning = NightlyThinning(repo, options.policy, now, events)
         least = options.delta_min_size
         self._large_files = LargeFiles(
             options.large_files or repo.settings.large_files,
@@ -174,7 +172,10 @@ class _Run:
                     changes = sorted(
                         planned.changes(catalog, spool), key=lambda change: change.path
                     )
-                    return self._would(catalog, spool, counts, cost, changes)
+                    totals.of_plan(self._summary, catalog, spool, counts, cost)
+                    self._would_thin(catalog, cost)
+                    self._note_removed()
+                    return BackupResult(self._summary, changes)
             finally:
                 spool.close()
 
@@ -194,8 +195,10 @@ class _Run:
                         self._backup(source, catalog, spool)
                 finally:
                     spool.close()
+                self._thinning.after(catalog)
         finally:
             lock.release()
+        self._note_removed()
         return BackupResult(self._summary)
 
     @contextlib.contextmanager
@@ -240,6 +243,12 @@ class _Run:
             _spool_refreshes(spool)
             self._summary.files_unmodified = counts.files - counts.stale
             return None
+        if mirror is not None:
+            self._thinning.make_room(
+                catalog,
+                lambda: room.fits(self._repo, counts, cost),
+                held=_is_mass_change(mirror, cost),
+            )
         room.require(self._repo, counts, cost)
         if self._events.wants_changes:
             for change in planned.changes(catalog, spool):
@@ -250,7 +259,7 @@ class _Run:
         build = Build(self._repo, catalog, spool, source, self._events, not_kept, large)
         root = build.run(self._crew(counts, cost))
         room.require_for_changes(self._repo, build.tally)
-        self._add_up(counts, build.tally, spool)
+        totals.of_build(self._summary, counts, build.tally, spool)
         self._summary.not_kept = not_kept.counts()
         if not wanted and planned.nothing_came(spool):
             # All that differs could not be read: it is no state of its own.
@@ -304,7 +313,7 @@ class _Run:
         with contextlib.closing(os.scandir(self._repo.fd)) as entries:
             taken = {entry.name for entry in entries} | {s.name for s in catalog.snapshots()}
         pin = None
-        if mirror is not None and guards.mass_change(mirror.files, cost.removed, cost.changed):
+        if mirror is not None and _is_mass_change(mirror, cost):
             pin = (
                 f"{guards.MASS_CHANGE} on {self._now:%Y-%m-%d}: {cost.removed:,} of"
                 f" {mirror.files:,} files removed, {cost.changed:,} changed"
@@ -328,55 +337,20 @@ class _Run:
         publish.empty_trash(self._repo, salvage=True)
         make_reserve(self._repo.inner)
 
-    # --- words and numbers -----------------------------------------------------------------
-
-    def _add_up(self, counts: Counts, tally: Tally, spool: Spool) -> None:
-        found = tally.verdicts
-        summary = self._summary
-        summary.files_new = found[ChangeKind.ADDED]
-        summary.files_changed = found[ChangeKind.MODIFIED] + found[ChangeKind.RETYPED]
-        summary.files_metadata = found[ChangeKind.METADATA]
-        summary.files_moved = found[ChangeKind.MOVED]
-        summary.files_removed = _removed(spool)
-        # What the survey could not read already counts among `counts.stale`.
-        kept = spool.fetch(f"SELECT count(*) FROM spool.change WHERE action = {Action.KEEP}")
-        late = tally.stale - (kept[0][0] if kept else 0)
-        summary.files_stale += late
-        summary.errors += tally.errors
-        summary.bytes_copied = tally.bytes_copied
-        summary.bytes_written = tally.bytes_written
-        differing = sum(n for kind, n in found.items() if kind is not None)
-        summary.files_unmodified = max(0, counts.files - differing - tally.stale - tally.failed_new)
-
-    def _would(
-        self,
-        catalog: Catalog,
-        spool: Spool,
-        counts: Counts,
-        cost: resolve.Cost,
-        changes: list[Change],
-    ) -> BackupResult:
-        """What a backup would come to, without one."""
-        summary = self._summary
+    def _would_thin(self, catalog: Catalog, cost: resolve.Cost) -> None:
         snapshots = catalog.snapshots()
-        summary.snapshot = snapshots[-1].name if snapshots else None
-        summary.unchanged = bool(snapshots) and planned.nothing_new(spool)
-        summary.dirs, summary.errors = counts.dirs, counts.errors
-        summary.files_stale = counts.stale
-        summary.bytes_copied = summary.bytes_written = cost.bytes
-        kinds = {ChangeKind.ADDED: 0, ChangeKind.MODIFIED: 0, ChangeKind.RETYPED: 0}
-        kinds |= {ChangeKind.METADATA: 0, ChangeKind.MOVED: 0}
-        for difference in spool.changes(f"kind != {int(Kind.DIRECTORY)}"):
-            kind = planned.verdict(difference)
-            if kind is not None:
-                kinds[kind] += 1
-        summary.files_new = kinds[ChangeKind.ADDED]
-        summary.files_changed = kinds[ChangeKind.MODIFIED] + kinds[ChangeKind.RETYPED]
-        summary.files_metadata = kinds[ChangeKind.METADATA]
-        summary.files_moved = kinds[ChangeKind.MOVED]
-        summary.files_removed = _removed(spool)
-        summary.files_unmodified = max(0, counts.files - sum(kinds.values()) - counts.stale)
-        return BackupResult(summary, changes)
+        if snapshots and not _is_mass_change(snapshots[-1], cost):
+            self._thinning.would(
+                catalog,
+                new=self._options.always or not self._summary.unchanged,
+                incomplete=self._summary.errors > 0,
+                needed=cost.bytes,
+            )
+
+    def _note_removed(self) -> None:
+        removed = self._thinning.removed
+        self._summary.snapshots_removed = [fate.name for fate in removed]
+        self._summary.bytes_freed = sum(fate.frees for fate in removed)
 
     def _remember_settings(self) -> None:
         """Options that are kept in the repository, and where the source is now."""
@@ -401,11 +375,8 @@ class _Run:
         self._repo.settings = new
 
 
-def _removed(spool: Spool) -> int:
-    rows = spool.fetch(
-        "SELECT count(*) FROM spool.gone WHERE kind != 2 AND NOT replaced AND moved_to IS NULL"
-    )
-    return rows[0][0] if rows else 0
+def _is_mass_change(mirror: Snapshot, cost: resolve.Cost) -> bool:
+    return guards.mass_change(mirror.files, cost.removed, cost.changed)
 
 
 def _spool_refreshes(spool: Spool) -> None:

@@ -30,6 +30,15 @@ def require(repo: Repository, counts: Counts, cost: Cost) -> None:
         )
 
 
+def fits(repo: Repository, counts: Counts, cost: Cost) -> bool:
+    """Whether the drive can take what a plan will write."""
+    try:
+        require(repo, counts, cost)
+    except NoSpace:
+        return False
+    return True
+
+
 def require_for_changes(repo: Repository, tally: Tally) -> None:
     """Raises NoSpace where large files are to grow beyond that when all is built: what is
     written after the commit must not be what finds the drive full."""

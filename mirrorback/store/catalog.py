@@ -33,6 +33,11 @@ class Unfinished(DriveError):
     does."""
 
 
+class Unopened(DriveError):
+    """SQLite could not open a file, such as its journal: on a drive that has no inode left it
+    says no more than that."""
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Turn what SQLite raises into errors of ours, each one sentence."""
@@ -46,6 +51,8 @@ def translated() -> Iterator[None]:
             raise Locked("the catalog is held by another process; try again later") from error
         if name.startswith(READ_ONLY):
             raise Unfinished(f"the catalog cannot be used: {error}") from error
+        if name.startswith("SQLITE_CANTOPEN"):
+            raise Unopened(f"the catalog cannot be used: {error}") from error
         if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
             raise _damaged() from error
         if name == "SQLITE_ERROR" and "no such" in str(error):

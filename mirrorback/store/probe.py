@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import struct
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ _ACL = struct.pack(
 
 
 PREFIX = b".mirrorback-probe-"
+_SETTLE_S, _SETTLING = 0.02, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,26 @@ def free_space(fd: int) -> tuple[int, int | None]:
     system does not count them.  Raises OSError."""
     st = os.fstatvfs(fd)
     return st.f_bavail * st.f_frsize, st.f_favail if st.f_files else None
+
+
+def settled_free_space(fd: int) -> int:
+    """Bytes that this user may still take, when what was removed before is free: file systems
+    free it some time later, at a sync or in the background.  Raises OSError."""
+    system.sync_filesystem(fd)
+    free, _inodes = free_space(fd)
+    for _ in range(_SETTLING):
+        time.sleep(_SETTLE_S)
+        before = free
+        free, _inodes = free_space(fd)
+        if free <= before:
+            break
+    return free
+
+
+def total_space(fd: int) -> int:
+    """The size of a drive, in bytes.  Raises OSError."""
+    st = os.fstatvfs(fd)
+    return st.f_blocks * st.f_frsize
 
 
 def clean(fd: int) -> None:

@@ -28,6 +28,7 @@ README = b"README.txt"
 MIRROR = b"mirror.toml"
 RESERVE_BYTES = 4 << 20
 RESERVE_INODES = 8
+_TO_RESERVE = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 HARMLESS = frozenset({b"lost+found"})  # may stand in a folder that counts as empty
 
@@ -333,15 +334,13 @@ def make_reserve(inner: int) -> None:
     except OSError:
         return
     try:
-        present = set(os.listdir(folder))
         for number in range(RESERVE_INODES):
-            if str(number) in present:
-                continue
-            fd = os.open(str(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=folder)
+            fd = os.open(str(number), _TO_RESERVE, 0o600, dir_fd=folder)
             try:
-                if number == 0:
+                size = os.fstat(fd).st_size  # not all of it where the drive was full
+                if number == 0 and size < RESERVE_BYTES:
                     # Real bytes: a drive that compresses would keep none of zeros.
-                    content.write_all(fd, secrets.token_bytes(RESERVE_BYTES), 0)
+                    content.write_all(fd, secrets.token_bytes(RESERVE_BYTES - size), size)
             finally:
                 os.close(fd)
     except OSError:

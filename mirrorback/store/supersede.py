@@ -120,6 +120,17 @@ def clear_signatures(repo: Repository, catalog: Catalog) -> None:
         os.close(signatures)
 
 
+def drop_signatures(repo: Repository) -> None:
+    """Remove all signatures: they only spare the next backup a look at the drive.  Raises
+    OSError."""
+    signatures = repo.open_inner(SIGNATURES)
+    try:
+        for name in os.listdir(signatures):
+            os.unlink(name, dir_fd=signatures)
+    finally:
+        os.close(signatures)
+
+
 def _in_use(catalog: Catalog, number: int) -> bool:
     found = catalog.db.execute(
         "SELECT 1 FROM entry WHERE object = ? AND last IS NULL LIMIT 1", (number,)

@@ -16,7 +16,7 @@ from mirrorback.cli.session import Session
 from mirrorback.errors import Locked
 
 if TYPE_CHECKING:
-    from mirrorback.engine.delete import Fate
+    from mirrorback.engine.removal import Fate
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,256 @@
+"""Removal: snapshots go, one after another, also from a drive that has no room left.
+
+The one way for `delete`, `prune` and a backup that thins.  The oldest go first: nothing depends
+on them.  Where a drive is full, the reserve is given up; a snapshot that still cannot go, since
+what other snapshots need of it would have to be written anew, is tried again when others have
+made room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeVar
+
+from mirrorback.engine import removable
+from mirrorback.engine.events import Events, Phase
+from mirrorback.engine.history import History
+from mirrorback.errors import NoSpace, Refused
+from mirrorback.model import Snapshot
+from mirrorback.store import past, probe, publish, supersede
+from mirrorback.store.catalog import DELETING, Catalog, Unopened, translated
+from mirrorback.store.in_use import InUse
+from mirrorback.store.lock import Lock
+from mirrorback.store.record import Replaced
+from mirrorback.store.repository import (
+    CATALOG,
+    Repository,
+    drive_errors,
+    give_up_reserve,
+    make_reserve,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a snapshot, why, and how many bytes that frees."""
+
+    name: str
+    keep: bool
+    reasons: tuple[str, ...]
+    frees: int
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[Repository]:
+    """A repository; errors of the drive become ours.  Raises NoRepository, Damaged."""
+    with drive_errors():
+        repo = Repository.open(os.path.abspath(os.fsencode(path)))
+        try:
+            yield repo
+        finally:
+            repo.close()
+
+
+@contextlib.contextmanager
+def reading(repo: Repository) -> Iterator[Catalog]:
+    """The catalog, to say what would be."""
+    with contextlib.closing(Catalog.open(repo.inner_path(CATALOG))) as catalog, translated():
+        yield catalog
+
+
+@contextlib.contextmanager
+def removing(
+    repo: Repository, now: datetime, events: Events, patience: float = 0.0
+) -> Iterator[Removal]:
+    """What removes snapshots, as the only writer of the repository, with so many seconds of
+    patience for who reads one.  Raises Locked."""
+    lock = Lock.take(repo.inner)
+    try:
+        catalog = Catalog.open(repo.inner_path(CATALOG), write=True)
+        removal = Removal(repo, catalog, now, events, patience)
+        with contextlib.closing(catalog), translated(), removal as it:
+            yield it
+            it.finish()
+    finally:
+        lock.release()
+
+
+def freed_by(catalog: Catalog, snapshots: Sequence[Snapshot]) -> list[int]:
+    """Bytes that each of some snapshots frees when it goes, all others staying."""
+    return [past.freed_by(catalog, snapshot.id) for snapshot in snapshots]
+
+
+class Removal:
+    """Removes snapshots of a repository that this process has locked.  A context manager: at
+    its end the reserve is set aside again."""
+
+    def __init__(
+        self,
+        repo: Repository,
+        catalog: Catalog,
+        now: datetime,
+        events: Events,
+        patience: float = 0.0,
+    ) -> None:
+        self.repo = repo
+        self.catalog = catalog
+        self.events = events
+        self.left: dict[str, str] = {}  # what stays, by its name, though it was to go: why
+        self._patience = patience
+        self._history = History(repo, catalog, now, b"/")
+        # What a full drive can be spared, the least loss first.
+        self._spare: list[Callable[[], None]] = [
+            lambda: give_up_reserve(repo.inner),
+            lambda: publish.empty_trash(repo, salvage=True),
+            lambda: supersede.drop_signatures(repo),
+        ]
+        self._recovered = True
+
+    def __enter__(self) -> Removal:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._history.let_go()
+        make_reserve(self.repo.inner)
+
+    def recover(self) -> None:
+        """Complete what an earlier run has begun; where nothing but room is missing for that,
+        it waits for `finish`."""
+        self.events.phase(Phase.RECOVER)
+        self._insist(self._recover)
+
+    def _recover(self) -> None:
+        self._recovered = True
+        try:
+            publish.recover(self.repo, self.catalog)
+        except OSError as error:
+            if not _is_full(error) or not publish.waits_for_room(self.repo, self.catalog):
+                raise
+            self._recovered = False
+
+    def remove(self, snapshots: Sequence[Snapshot]) -> dict[int, int]:
+        """Remove snapshots; the bytes that each has freed, by its id.  They are free when it
+        returns.  Killed at any point, the next command that takes the lock goes on with it.
+        One that is being read, or is not the snapshot's folder any more, is `left`.
+
+        Raises NoSpace where some cannot go for want of room, all others being gone, and
+        Damaged where a snapshot has to stay since what depends on it cannot be read.
+        """
+        freed: dict[int, int] = {}
+        waiting = sorted(snapshots, key=lambda one: one.id)
+        self.events.phase(Phase.DELETE, sum(snapshot.files for snapshot in waiting))
+        while waiting:
+            later: list[Snapshot] = []
+            for snapshot in waiting:
+                [frees] = freed_by(self.catalog, [snapshot])
+                try:
+                    failure = self._tried(snapshot)
+                except (InUse, Refused) as error:
+                    self._leave(snapshot, error)
+                    continue
+                if failure is None:
+                    freed[snapshot.id] = frees
+                elif self._is_going(snapshot):
+                    raise failure
+                else:
+                    later.append(snapshot)
+            if later and len(later) == len(waiting):
+                raise NoSpace(
+                    f"{later[0].name} cannot be removed: what other snapshots need of it has to be"
+                    " written anew before, and the drive has no room for that"
+                ) from failure
+            waiting = later
+        return freed
+
+    def _leave(self, snapshot: Snapshot, why: InUse | Refused) -> None:
+        self.left[snapshot.name] = str(why)
+        self.events.warning(str(why))
+
+    def remaining(self) -> list[Snapshot]:
+        """All snapshots there are, those that were left as if pinned."""
+        return [
+            replace(one, pinned=self.left[one.name]) if one.name in self.left else one
+            for one in self.catalog.snapshots()
+        ]
+
+    def told(self, fates: Sequence[Fate]) -> list[Fate]:
+        """Fates, as they have become where something was left."""
+        return [
+            Fate(fate.name, True, (self.left[fate.name],), 0) if fate.name in self.left else fate
+            for fate in fates
+        ]
+
+    def finish(self) -> None:
+        """Complete what had to wait for room."""
+        if not self._recovered:
+            publish.recover(self.repo, self.catalog)
+            self._recovered = True
+
+    def _tried(self, snapshot: Snapshot) -> NoSpace | None:
+        """Remove one; the error where there is no room for that."""
+        try:
+            self._insist(lambda: self._remove(snapshot))
+        except NoSpace as error:
+            return error
+        return None
+
+    def _remove(self, snapshot: Snapshot) -> None:
+        if self._is_going(snapshot):
+            # It was cut short by a full drive, after its commit.
+            publish.finish_removal(
+                self.repo, self.catalog, snapshot.id, snapshot.name, self.events.advance
+            )
+            return
+        about = removable.require_folder(self.repo, self.catalog, snapshot)
+        removable.require_unread(self.repo, snapshot, self._patience)
+        spared = publish.remove_snapshot(
+            self.repo,
+            self.catalog,
+            snapshot.id,
+            snapshot.name,
+            self._rebased(snapshot),
+            self.events.advance,
+        )
+        removable.tell(self.events, snapshot, about, spared)
+
+    def _is_going(self, snapshot: Snapshot) -> bool:
+        return any(number == snapshot.id for number, *_rest in self.catalog.in_state(DELETING))
+
+    def _rebased(self, snapshot: Snapshot) -> list[Replaced]:
+        """The deltas that cannot do without a snapshot, written anew (`rebase`)."""
+        if not past.any_deltas(self.catalog):
+            return []
+        from mirrorback.engine.rebase import rebase
+
+        self._history.refreshed()
+        return rebase(self._history, snapshot.id)
+
+    def _insist(self, act: Callable[[], T]) -> T:
+        """Do something that may need room; again, where there is none, without what can be
+        spared.  Raises NoSpace."""
+        while True:
+            try:
+                return act()
+            except (NoSpace, Unopened, OSError) as error:
+                if not _is_full(error) and not self._has_no_inode(error):
+                    raise
+                if not self._spare:
+                    raise NoSpace("the drive is full, and nothing is left to be spared") from error
+            self._spare.pop(0)()
+
+    def _has_no_inode(self, error: Exception) -> bool:
+        """Whether a drive without an inode left is why SQLite could not open its journal."""
+        return isinstance(error, Unopened) and probe.free_space(self.repo.fd)[1] == 0
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, NoSpace) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    )

@@ -1,0 +1,232 @@
+"""Thinning: a policy applied to a repository, after a backup, to make room for one, or by hand."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from mirrorback.engine.events import Events
+from mirrorback.engine.removal import Fate, Removal, freed_by
+from mirrorback.errors import Damaged, NoSpace, Refused, UsageError
+from mirrorback.model import Snapshot
+from mirrorback.plan import retention
+from mirrorback.plan.retention import FOR_SPACE, Policy
+from mirrorback.plan.spans import instant
+from mirrorback.store import probe
+from mirrorback.store.catalog import Catalog
+from mirrorback.store.repository import Repository
+
+
+@dataclass
+class Thinned:
+    """What a policy has come to: the fate of every snapshot there was, oldest first; bytes free
+    on the drive then, and those asked for."""
+
+    fates: list[Fate] = field(default_factory=list)
+    free: int = 0
+    wanted: int = 0
+
+    @property
+    def removed(self) -> list[Fate]:
+        """Those that went, or would."""
+        return [fate for fate in self.fates if not fate.keep]
+
+    @property
+    def shortfall(self) -> str | None:
+        """Where less is free than was asked for, and nothing more may go: that, in words."""
+        if self.free >= self.wanted:
+            return None
+        return (
+            f"{self.free:,} bytes are free, not {self.wanted:,} as --min-free asks for, and all"
+            " snapshots that are left have to stay: unpin some, or free space"
+        )
+
+
+def require_not_held(snapshots: Sequence[Snapshot]) -> None:
+    """Raises Refused where a mass change, which nobody has acknowledged, holds all thinning."""
+    held = retention.held_by(snapshots)
+    if held is not None:
+        raise Refused(
+            f"no snapshot is removed by policy while {held.name} is pinned ({held.pinned}): see"
+            f" what happened, then `mirrorback unpin` {held.name}"
+        )
+
+
+def wanted_free(repo: Repository, policy: Policy) -> int:
+    """Bytes that are to be free by a policy, 0 without such a rule.  Raises UsageError where
+    the drive is not even that large."""
+    if policy.min_free is None:
+        return 0
+    total = probe.total_space(repo.fd)
+    wanted = policy.min_free.of(total)
+    if wanted >= total:
+        raise UsageError(
+            f"--min-free {policy.min_free}: the whole drive has no more than {total:,} bytes"
+        )
+    return wanted
+
+
+def fates_of(snapshots: Sequence[Snapshot], policy: Policy, now: datetime) -> list[retention.Fate]:
+    """The fates by age at a moment, which is aware, in local time."""
+    assert now.tzinfo is not None
+    return retention.fates(snapshots, policy, now.tzinfo, instant(now))
+
+
+def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
+    """Apply a policy.  Raises Refused, UsageError, NoSpace, Damaged, OSError."""
+    catalog, repo = removal.catalog, removal.repo
+    snapshots = catalog.snapshots()
+    require_not_held(snapshots)
+    thinned = Thinned(wanted=wanted_free(repo, policy))
+    fates = {fate.snapshot.id: fate for fate in fates_of(snapshots, policy, now)}
+    freed = removal.remove([fate.snapshot for fate in fates.values() if not fate.keep])
+    if policy.min_free is not None:
+        freed |= free_until(removal, lambda: _is_enough(repo, thinned))
+    thinned.fates = removal.told([_told(fate, freed) for fate in fates.values()])
+    return thinned
+
+
+def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
+    """Remove the oldest, one at a time, until there is enough, or nothing more may go; the
+    bytes that each has freed, by its id.  Raises NoSpace, Damaged, OSError."""
+    freed: dict[int, int] = {}
+    while not enough():
+        going = retention.next_to_go(removal.remaining())
+        if going is None:
+            break
+        freed |= removal.remove([going])
+    return freed
+
+
+def _is_enough(repo: Repository, thinned: Thinned) -> bool:
+    thinned.free = probe.settled_free_space(repo.fd)
+    return thinned.free >= thinned.wanted
+
+
+def would_thin(
+    repo: Repository,
+    catalog: Catalog,
+    policy: Policy,
+    now: datetime,
+    *,
+    coming: Snapshot | None = None,
+    needed: int = 0,
+) -> Thinned:
+    """What applying a policy would come to; what is free then is a prediction.  `coming` is a
+    snapshot that will be the newest, which takes `needed` bytes.  Raises Refused, UsageError."""
+    snapshots = with_coming(catalog.snapshots(), coming)
+    require_not_held(snapshots)
+    thinned = Thinned(wanted=wanted_free(repo, policy))
+    fates = fates_of(snapshots, policy, now)
+    staying = [fate.snapshot for fate in fates if fate.keep]
+    going = [fate.snapshot for fate in fates if not fate.keep]
+    frees = {one.id: size for one, size in zip(going, freed_by(catalog, going), strict=True)}
+    thinned.free = probe.free_space(repo.fd)[0] - needed + sum(frees.values())
+    while thinned.free < thinned.wanted and (oldest := retention.next_to_go(staying)) is not None:
+        [frees[oldest.id]] = freed_by(catalog, [oldest])
+        thinned.free += frees[oldest.id]
+        staying.remove(oldest)
+    thinned.fates = [_told(fate, frees) for fate in fates if fate.snapshot != coming]
+    return thinned
+
+
+def with_coming(snapshots: Sequence[Snapshot], coming: Snapshot | None) -> list[Snapshot]:
+    """The snapshots there will be when another one is the mirror."""
+    if coming is None:
+        return list(snapshots)
+    return [*(replace(snapshot, current=False) for snapshot in snapshots), coming]
+
+
+def _told(fate: retention.Fate, freed: Mapping[int, int]) -> Fate:
+    snapshot = fate.snapshot
+    keep = snapshot.id not in freed
+    reasons = (FOR_SPACE,) if fate.keep and not keep else fate.reasons
+    return Fate(snapshot.name, keep, reasons, freed.get(snapshot.id, 0))
+
+
+class NightlyThinning:
+    """The thinning of one backup: before it, where it does not fit, and after it."""
+
+    def __init__(self, repo: Repository, policy: Policy | None, now: datetime, events: Events):
+        self._repo = repo
+        self._policy = policy
+        self._now = now
+        self._events = events
+        self.removed: list[Fate] = []
+        if policy is not None:
+            wanted_free(repo, policy)  # what is impossible is told before anything is done
+
+    def make_room(self, catalog: Catalog, fits: Callable[[], bool], *, held: bool) -> None:
+        """Where a backup does not fit, let go those that would go after it, then, if there is a
+        least free space, the oldest, until it fits or nothing more may go.  The mirror stays.
+        `held`: it is a mass change.  Raises OSError, Damaged."""
+        policy = self._policy
+        if policy is None or fits():
+            return
+        snapshots = catalog.snapshots()
+        if held or retention.held_by(snapshots) is not None:
+            self._events.warning(
+                "no snapshot is removed to make room: so many files have changed that all are kept"
+                " until you have seen to it"
+            )
+            return
+        coming = self._coming(snapshots[-1], incomplete=True)  # for all that is known yet
+        fates = fates_of(with_coming(snapshots, coming), policy, self._now)
+        mirror = snapshots[-1].id
+        going = [f.snapshot for f in fates if not f.keep and f.snapshot.id != mirror]
+        with (
+            catalog.let_go(),
+            Removal(self._repo, catalog, self._now, self._events) as removal,
+            contextlib.suppress(NoSpace),  # then it does not fit, which is told
+        ):
+            freed = removal.remove(going)
+            self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
+            if policy.min_free is not None:
+                freed = free_until(removal, fits)
+                self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
+
+    def after(self, catalog: Catalog) -> None:
+        """Apply the policy, now that the backup is made; what hinders that is a warning.
+        Raises OSError."""
+        if self._policy is None:
+            return
+        with Removal(self._repo, catalog, self._now, self._events) as removal:
+            try:
+                thinned = thin(removal, self._policy, self._now)
+            except (Refused, NoSpace, Damaged) as error:
+                self._events.warning(str(error))
+                return
+        self.removed += thinned.removed
+        if thinned.shortfall is not None:
+            self._events.warning(thinned.shortfall)
+
+    def would(self, catalog: Catalog, *, new: bool, incomplete: bool, needed: int) -> None:
+        """What it would do after a backup that would make a `new` snapshot, perhaps an
+        `incomplete` one, and take `needed` bytes."""
+        if self._policy is None:
+            return
+        mirror = catalog.snapshots()[-1]
+        coming = self._coming(mirror, incomplete=incomplete) if new else None
+        try:
+            thinned = would_thin(
+                self._repo, catalog, self._policy, self._now, coming=coming, needed=needed
+            )
+        except Refused as error:
+            self._events.warning(str(error))
+            return
+        self.removed += thinned.removed
+        if thinned.shortfall is not None:
+            self._events.warning(f"afterwards {thinned.shortfall}")
+
+    def _coming(self, mirror: Snapshot, *, incomplete: bool) -> Snapshot:
+        """The snapshot that the backup will be, as far as a policy asks."""
+        return Snapshot(
+            id=mirror.id + 1,
+            name="this backup",
+            time=instant(self._now),
+            offset=0,
+            current=True,
+            incomplete=incomplete,
+        )
