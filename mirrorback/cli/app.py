@@ -31,6 +31,8 @@ COMMANDS = {
     "mount": "mount",
     "verify": "verify",
     "delete": "delete",
+    "pin": "pin",
+    "unpin": "pin",
     "doctor": "doctor",
 }
 

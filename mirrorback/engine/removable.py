@@ -100,4 +100,3 @@ def tell(events: Events, snapshot: Snapshot, about: str | None, spared: placed.S
             " not deleted; the first",
             spared.first,
         )
-

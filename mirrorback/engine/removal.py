@@ -124,7 +124,7 @@ class Removal:
         """Complete what an earlier run has begun; where nothing but room is missing for that,
         it waits for `finish`."""
         self.events.phase(Phase.RECOVER)
-        self._insist(self._recover)
+        self.insist(self._recover)
 
     def _recover(self) -> None:
         self._recovered = True
@@ -196,7 +196,7 @@ class Removal:
     def _tried(self, snapshot: Snapshot) -> NoSpace | None:
         """Remove one; the error where there is no room for that."""
         try:
-            self._insist(lambda: self._remove(snapshot))
+            self.insist(lambda: self._remove(snapshot))
         except NoSpace as error:
             return error
         return None
@@ -232,7 +232,7 @@ class Removal:
         self._history.refreshed()
         return rebase(self._history, snapshot.id)
 
-    def _insist(self, act: Callable[[], T]) -> T:
+    def insist(self, act: Callable[[], T]) -> T:
         """Do something that may need room; again, where there is none, without what can be
         spared.  Raises NoSpace."""
         while True:

@@ -260,9 +260,7 @@ def finish_removal(
 
         def empty() -> None:
             with catalog.held():
-                remove.remove_tree(
-                    trash, folder, progress=progress, sparing=(sparing, ROOT_DIR)
-                )
+                remove.remove_tree(trash, folder, progress=progress, sparing=(sparing, ROOT_DIR))
 
         empty()  # an earlier attempt may have come so far, and someone made such a folder since
         if placed.at(repo, catalog, number, name) is placed.Place.OURS:

@@ -75,14 +75,14 @@ def remove_tree(
             if spares is not None:
                 taken = spares.spare(fd, folder.path, folder.number, {*files}, {*below})
                 if taken:
-                    files, below = ([n for n in names if n not in taken] for names in (files, below))
+                    files, below = (
+                        [n for n in names if n not in taken] for names in (files, below)
+                    )
                 numbers = spares.below(folder.number) if below else {}
             progress(_empty(fd, files, below))
             if below:
                 folder.left = len(below)
-                push(
-                    *(_Folder(tree.join(folder.path, n), folder, numbers.get(n)) for n in below)
-                )
+                push(*(_Folder(tree.join(folder.path, n), folder, numbers.get(n)) for n in below))
             else:
                 _end(folder, cursor)
 
