@@ -32,6 +32,8 @@ COMMANDS = {
     "verify": "verify",
     "repair": "repair",
     "delete": "delete",
+    "pin": "pin",
+    "unpin": "pin",
     "prune": "prune",
     "doctor": "doctor",
     "status": "status",

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from mirrorback.engine import create, planned, resolve, room, totals
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
+from mirrorback.engine.pins import unpinning
 from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
@@ -317,13 +318,15 @@ class _Run:
             taken = {entry.name for entry in entries} | {s.name for s in catalog.snapshots()}
         pin = None
         if mirror is not None and _is_mass_change(mirror, cost):
-            pin = (
-                f"{guards.MASS_CHANGE} on {self._now:%Y-%m-%d}: {cost.removed:,} of"
-                f" {mirror.files:,} files removed, {cost.changed:,} changed"
+            pin = guards.pin_by_mass_change(
+                mirror.pinned,
+                f"on {self._now:%Y-%m-%d}: {cost.removed:,} of {mirror.files:,} files removed,"
+                f" {cost.changed:,} changed",
             )
             self._events.warning(
                 f"{cost.removed:,} of {mirror.files:,} files were removed and {cost.changed:,}"
-                f" changed; snapshot {mirror.name} is pinned until you `mirrorback unpin` it"
+                f" changed; snapshot {mirror.name} is pinned, and no snapshot is thinned, until you"
+                f" `{unpinning(self._repo.path, mirror.name)}`"
             )
         offset = self._now.utcoffset() or timedelta()
         new = NewSnapshot(

@@ -114,17 +114,13 @@ class _Run:
             self._snapshot.files if whole else None,
             self._snapshot.bytes if whole else None,
         )
-        where, folder = self._history.repo.place(self._history.catalog, self._snapshot)
-        origin = os.open(folder, tree.DIRECTORY_FLAGS, dir_fd=where)
-        try:
+        with self._history.held(self._snapshot) as origin:
             top, made = self._open_top()
             try:
                 self._run(rows, origin, top, made)
             finally:
                 if top is not None:
                     os.close(top)
-        finally:
-            os.close(origin)
         self._report.result.not_kept = self._writer.not_kept.counts()
         self._report.result.bytes_written = self._writer.bytes_written
         self._report.result.actions.sort(key=lambda action: action[1])

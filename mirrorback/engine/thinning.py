@@ -86,7 +86,7 @@ def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
     freed = removal.remove([fate.snapshot for fate in fates.values() if not fate.keep])
     if policy.min_free is not None:
         freed |= free_until(removal, lambda: _is_enough(repo, thinned))
-    thinned.fates = [_told(fate, freed) for fate in fates.values()]
+    thinned.fates = removal.told([_told(fate, freed) for fate in fates.values()])
     return thinned
 
 
@@ -95,7 +95,7 @@ def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
     bytes that each has freed, by its id.  Raises NoSpace, Damaged, OSError."""
     freed: dict[int, int] = {}
     while not enough():
-        going = retention.next_to_go(removal.catalog.snapshots())
+        going = retention.next_to_go(removal.remaining())
         if going is None:
             break
         freed |= removal.remove([going])

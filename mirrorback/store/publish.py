@@ -19,7 +19,8 @@ done is seen from the inode numbers of the two folders, which the commit holds; 
 
 A snapshot is removed likewise: sync what is to take the place of deltas that depend
 on it, commit that it is going, give these, sync, move its folder to `trash/`, empty
-that, commit that it is gone.
+that, commit that it is gone.  That it is going is committed while nobody reads it
+(`in_use`).
 
 What is damaged is mended in this order (`mend_objects`): write the right files to `redo/`, each
 with the list of the inodes that it is to take the place of; give each of these a name in
@@ -39,8 +40,10 @@ from mirrorback.errors import Damaged
 from mirrorback.store import (
     durable,
     encoding,
+    in_use,
     mend,
     node,
+    placed,
     probe,
     record,
     remove,
@@ -51,7 +54,7 @@ from mirrorback.store import (
     system,
     tree,
 )
-from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, Catalog
+from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, ROOT_DIR, Catalog
 from mirrorback.store.record import NewSnapshot, Replaced
 from mirrorback.store.repository import (
     CURRENT,
@@ -234,33 +237,52 @@ def remove_snapshot(
     name: str,
     replaced: Sequence[Replaced],
     progress: Progress,
-) -> None:
+) -> placed.Sparing:
     """Remove one dated folder and its snapshot; the space is free when it returns.  What it
-    takes away from others lies in `redo/`, to take the place of `replaced`."""
+    takes away from others lies in `redo/`, to take the place of `replaced`.  What is given
+    tells what in the folder was not ours.  Raises InUse where it is being read: it stays."""
     if replaced:
         system.sync_filesystem(repo.fd)
-    record.deleting(catalog, number, replaced)
-    finish_removal(repo, catalog, number, name, progress)
+    try:
+        with in_use.alone(repo, name):
+            record.deleting(catalog, number, replaced)
+    except in_use.InUse:
+        supersede.clear_redo(repo, catalog)
+        raise
+    sparing = finish_removal(repo, catalog, number, name, progress)
     if replaced:
         supersede.clear_redo(repo, catalog)
+    return sparing
 
 
 def finish_removal(
     repo: Repository, catalog: Catalog, number: int, name: str, progress: Progress
-) -> None:
+) -> placed.Sparing:
     """The rest of a removal that has been committed."""
     replaced = [what for what in supersede.pending(catalog) if what.removal == number]
     _give(repo, catalog, replaced)
+    sparing = placed.Sparing(repo, catalog, number, name)
     folder = os.fsencode(name)
-    if repo.root_number(repo.fd, folder) is not None:
-        os.rename(folder, TRASH + b"/" + folder, src_dir_fd=repo.fd, dst_dir_fd=repo.inner)
-        os.fsync(repo.fd)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(TRASH, 0o700, dir_fd=repo.inner)
     trash = os.open(TRASH, tree.DIRECTORY_FLAGS, dir_fd=repo.inner)
     try:
-        remove.remove_tree(trash, folder, progress=progress)
+
+        def empty() -> None:
+            with catalog.held():
+                remove.remove_tree(trash, folder, progress=progress, sparing=(sparing, ROOT_DIR))
+
+        empty()  # an earlier attempt may have come so far, and someone made such a folder since
+        if placed.at(repo, catalog, number, name) is placed.Place.OURS:
+            os.rename(folder, folder, src_dir_fd=repo.fd, dst_dir_fd=trash)
+            os.fsync(repo.fd)
+            empty()
     finally:
         os.close(trash)
+    if sparing.count:
+        system.sync_filesystem(repo.fd)
     record.deleted(catalog, number)
+    return sparing
 
 
 def mend_objects(repo: Repository, catalog: Catalog, mends: Mapping[int, Replaced | None]) -> None:

@@ -24,7 +24,7 @@ class NewSnapshot:
     offset: int
     root: int  # inode number of its folder on the drive
     incomplete: bool
-    pin_previous: str | None = None  # why the snapshot before it is to stay
+    pin_previous: str | None = None  # why the one before it is to stay; else as it was
 
 
 def snapshot(
@@ -53,7 +53,7 @@ def snapshot(
             db.execute("UPDATE snapshot SET root = ? WHERE id = ?", (mirror, previous[0]))
         if new.pin_previous is not None and previous is not None:
             db.execute(
-                "UPDATE snapshot SET pinned = coalesce(pinned, ?) WHERE id = ?",
+                "UPDATE snapshot SET pinned = ? WHERE id = ?",
                 (new.pin_previous, previous[0]),
             )
         db.execute(
@@ -75,6 +75,16 @@ def snapshot(
         _remember(db, "checked", new.time)
         before_commit()
     return number
+
+
+def pin(catalog: Catalog, pins: Mapping[int, str | None]) -> None:
+    """Pin snapshots, by their ids, with the reasons given, or with None no longer: all of them,
+    durably, or none."""
+    with catalog.transaction() as db:
+        db.executemany(
+            "UPDATE snapshot SET pinned = ? WHERE id = ?",
+            [(reason, number) for number, reason in pins.items()],
+        )
 
 
 def published(catalog: Catalog, number: int) -> None:
