@@ -31,6 +31,7 @@ COMMANDS = {
     "mount": "mount",
     "verify": "verify",
     "delete": "delete",
+    "stats": "stats",
     "doctor": "doctor",
 }
 

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
+from mirrorback.engine.space import Space
 from mirrorback.errors import NoSpace, NotInHistory, Refused, UsageError
 from mirrorback.model import Snapshot
 from mirrorback.store import past, publish, repository
@@ -49,7 +50,7 @@ def delete(
         repo = Repository.open(os.path.abspath(os.fsencode(repository)))
         try:
             if dry_run:
-                return _fates(repo, snapshots)
+                return _fates_of(repo, snapshots, now)
             lock = Lock.take(repo.inner)
             try:
                 return _delete(repo, snapshots, now, events)
@@ -59,10 +60,10 @@ def delete(
             repo.close()
 
 
-def _fates(repo: Repository, names: Sequence[str]) -> list[Fate]:
+def _fates_of(repo: Repository, names: Sequence[str], now: datetime) -> list[Fate]:
     with contextlib.closing(Catalog.open(repo.inner_path(CATALOG))) as catalog, translated():
-        chosen = _chosen(catalog, names)
-        return [_fate(catalog, snapshot) for snapshot in chosen]
+        chosen = _in_order(_chosen(catalog, names))
+        return _fates(History(repo, catalog, now, b"/"), chosen)
 
 
 def _delete(repo: Repository, names: Sequence[str], now: datetime, events: Events) -> list[Fate]:
@@ -82,14 +83,14 @@ def _delete(repo: Repository, names: Sequence[str], now: datetime, events: Event
 def _remove(
     repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot], now: datetime, events: Events
 ) -> list[Fate]:
-    fates = []
+    chosen = _in_order(chosen)
     with translated(), _rebasing(repo, catalog, now) as rebased:
         events.phase(Phase.RECOVER)
         room = _recovered(repo, catalog)
         left = {snapshot.id for snapshot in catalog.snapshots()}
+        fates = _fates(History(repo, catalog, now, b"/"), chosen)
         events.phase(Phase.DELETE, sum(snapshot.files for snapshot in chosen))
-        for snapshot in sorted(chosen, key=lambda one: one.id):  # deltas need what is newer
-            fates.append(_fate(catalog, snapshot))
+        for snapshot in chosen:
             if snapshot.id in left:
                 publish.remove_snapshot(
                     repo,
@@ -156,7 +157,16 @@ def _chosen(catalog: Catalog, names: Sequence[str]) -> list[Snapshot]:
     return list(chosen.values())
 
 
-def _fate(catalog: Catalog, snapshot: Snapshot) -> Fate:
-    return Fate(
-        snapshot.name, False, ("named on the command line",), past.freed_by(catalog, snapshot.id)
-    )
+def _in_order(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """As they are removed: deltas need what is newer."""
+    return sorted(snapshots, key=lambda one: one.id)
+
+
+def _fates(history: History, chosen: Sequence[Snapshot]) -> list[Fate]:
+    """What the removal of each frees, when they are removed in this order."""
+    freed = Space(history).one_by_one([[snapshot.id] for snapshot in chosen])
+    reasons = ("named on the command line",)
+    return [
+        Fate(snapshot.name, False, reasons, max(0, one.bytes))
+        for snapshot, one in zip(chosen, freed, strict=True)
+    ]
