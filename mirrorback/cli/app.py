@@ -35,6 +35,7 @@ COMMANDS = {
     "pin": "pin",
     "unpin": "pin",
     "prune": "prune",
+    "stats": "stats",
     "doctor": "doctor",
     "status": "status",
     "schedule": "schedule",

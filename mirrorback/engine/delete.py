@@ -7,6 +7,7 @@ from datetime import datetime
 
 from mirrorback.engine import removable
 from mirrorback.engine.events import Events
+from mirrorback.engine.history import History
 from mirrorback.engine.removal import Fate, freed_by, opened, reading, removing
 from mirrorback.errors import UsageError
 from mirrorback.model import Snapshot
@@ -37,7 +38,7 @@ def delete(
     with opened(repository) as repo:
         if dry_run:
             with reading(repo) as catalog:
-                return _would(repo, catalog, _chosen(repo, catalog, snapshots))
+                return _would(repo, catalog, _chosen(repo, catalog, snapshots), now)
         with removing(repo, now, events, removable.PATIENCE_S) as removal:
             removal.recover()
             chosen = _chosen(repo, removal.catalog, snapshots)
@@ -46,9 +47,12 @@ def delete(
             return removal.told(fates)
 
 
-def _would(repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot]) -> list[Fate]:
+def _would(
+    repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot], now: datetime
+) -> list[Fate]:
     fates = []
-    for snapshot, frees in zip(chosen, freed_by(catalog, chosen), strict=True):
+    freed = freed_by(History(repo, catalog, now, b"/"), chosen)
+    for snapshot, frees in zip(chosen, freed, strict=True):
         try:
             removable.require_unread(repo, snapshot)
         except InUse as error:

@@ -29,7 +29,7 @@ def rebase(history: History, snapshot: int) -> list[Replaced]:
     """Write into `redo/` what is to take the place of deltas that cannot do without a snapshot.
     Raises Damaged where they cannot be read: then it has to stay.  Raises OSError."""
     catalog = history.catalog
-    going = past.only_in(catalog, snapshot)
+    going = past.only_in(catalog, [snapshot])
     found = past.dependents(catalog, going)
     if not found:
         return []

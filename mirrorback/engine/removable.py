@@ -73,7 +73,7 @@ def require_folder(repo: Repository, catalog: Catalog, snapshot: Snapshot) -> st
         )
     if renamed is None:
         return f"its folder {snapshot.name} was not there any more"
-    if past.dependents(catalog, past.only_in(catalog, snapshot.id)):
+    if past.dependents(catalog, past.only_in(catalog, [snapshot.id])):
         raise Refused(
             f"the folder of {snapshot.name} was renamed to {settings.escape(renamed)}, and large"
             f" files in other snapshots need what is in it: rename it back to {snapshot.name}"

@@ -19,7 +19,8 @@ from typing import TypeVar
 from mirrorback.engine import removable
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
-from mirrorback.errors import NoSpace, Refused
+from mirrorback.engine.space import Space
+from mirrorback.errors import MirrorbackError, NoSpace, Refused
 from mirrorback.model import Snapshot
 from mirrorback.store import past, probe, publish, supersede
 from mirrorback.store.catalog import DELETING, Catalog, Unopened, translated
@@ -82,9 +83,12 @@ def removing(
         lock.release()
 
 
-def freed_by(catalog: Catalog, snapshots: Sequence[Snapshot]) -> list[int]:
-    """Bytes that each of some snapshots frees when it goes, all others staying."""
-    return [past.freed_by(catalog, snapshot.id) for snapshot in snapshots]
+def freed_by(history: History, snapshots: Sequence[Snapshot]) -> list[int]:
+    """Bytes that each of some snapshots frees when they go one after the other."""
+    if not snapshots:
+        return []
+    freed = Space(history).one_by_one([[snapshot.id] for snapshot in snapshots])
+    return [max(0, one.bytes) for one in freed]
 
 
 class Removal:
@@ -145,18 +149,18 @@ class Removal:
         """
         freed: dict[int, int] = {}
         waiting = sorted(snapshots, key=lambda one: one.id)
+        frees = self._predicted(waiting)
         self.events.phase(Phase.DELETE, sum(snapshot.files for snapshot in waiting))
         while waiting:
             later: list[Snapshot] = []
             for snapshot in waiting:
-                [frees] = freed_by(self.catalog, [snapshot])
                 try:
                     failure = self._tried(snapshot)
                 except (InUse, Refused) as error:
                     self._leave(snapshot, error)
                     continue
                 if failure is None:
-                    freed[snapshot.id] = frees
+                    freed[snapshot.id] = frees[snapshot.id]
                 elif self._is_going(snapshot):
                     raise failure
                 else:
@@ -168,6 +172,17 @@ class Removal:
                 ) from failure
             waiting = later
         return freed
+
+    def _predicted(self, snapshots: Sequence[Snapshot]) -> dict[int, int]:
+        """What each will free; 0 where the drive cannot be asked, which must not keep it."""
+        try:
+            self._history.refreshed()
+            sizes = freed_by(self._history, snapshots)
+        except MirrorbackError:
+            sizes = [0] * len(snapshots)
+        finally:
+            self._history.let_go()
+        return {one.id: size for one, size in zip(snapshots, sizes, strict=True)}
 
     def _leave(self, snapshot: Snapshot, why: InUse | Refused) -> None:
         self.left[snapshot.name] = str(why)
