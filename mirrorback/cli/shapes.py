@@ -159,7 +159,7 @@ def share(found: Share) -> Shape:
         "bytes": found.snapshot.bytes,
         "exclusive": found.exclusive,
         "frees": found.frees,
-        "estimated": found.estimated,
+        "estimated": found.exclusive_estimated or found.frees_estimated,
     }
 
 

@@ -38,6 +38,7 @@ class Freed(NamedTuple):
     folders: int = 0  # of the snapshots' own folders
     growth: int = 0  # of deltas that have to be written anew: not freed
     estimated: bool = False  # something in it is not known exactly
+    content_estimated: bool = False  # something in `content` is not
 
 
 class Weight(NamedTuple):
@@ -58,14 +59,16 @@ class _Sum:
     content: list[int]
     folders: list[int]
     growth: list[int]
-    estimated: list[bool]
+    unsure: list[bool]  # of the content
+    rewritten: list[bool]  # whether deltas grow, or shrink
     blocks: dict[int, int] = field(default_factory=dict)  # of whole files that deltas are over
     step: dict[int, int] = field(default_factory=dict)  # when deltas and what they are over go
 
     @classmethod
     def empty(cls, count: int) -> _Sum:
         """Nothing, so many times."""
-        return cls([0] * count, [0] * count, [0] * count, [False] * count)
+        zeros, no = [0] * count, [False] * count
+        return cls(zeros.copy(), zeros.copy(), zeros.copy(), no.copy(), no.copy())
 
 
 class Space:
@@ -134,9 +137,14 @@ class Space:
                 self._count_folders(found, going, order)
             self._count_growth(found, len(steps))
         return [
-            Freed(content + folder - growth, content, folder, growth, estimated)
-            for content, folder, growth, estimated in zip(
-                found.content, found.folders, found.growth, found.estimated, strict=True
+            Freed(content + folder - growth, content, folder, growth, unsure or rewritten, unsure)
+            for content, folder, growth, unsure, rewritten in zip(
+                found.content,
+                found.folders,
+                found.growth,
+                found.unsure,
+                found.rewritten,
+                strict=True,
             )
         ]
 
@@ -160,7 +168,7 @@ class Space:
                 step = max(order[s] for s in shown) if last else 0
                 weight = self._scale.of_going(one, going, leaving)
                 found.content[step] += weight.own
-                found.estimated[step] |= weight.estimated
+                found.unsure[step] |= weight.estimated
                 if weight.shared:
                     shared.append((step, one.number, weight.shared))
                 if one.number in bases or one.number in deltas:
@@ -247,7 +255,7 @@ class Space:
         for step in range(count):
             growth, rewritten = growing.after(step)
             found.growth[step] = growth - before
-            found.estimated[step] |= rewritten
+            found.rewritten[step] = rewritten
             before = growth
 
     # --- what is held ----------------------------------------------------------------

@@ -11,14 +11,14 @@ from mirrorback.engine.history import History
 from mirrorback.engine.space import Space
 from mirrorback.model import Snapshot
 from mirrorback.plan import growth, ranges
-from mirrorback.plan.growth import Added, Forecast, periods
+from mirrorback.plan.growth import Added, Forecast, Period, periods
 from mirrorback.store import occupied, probe, schema, tree, usage
 from mirrorback.store.catalog import translated
 from mirrorback.store.repository import CATALOG, drive_errors
 from mirrorback.store.usage import Kept, Stored
 
 __all__ = ["Added", "Forecast", "Heavy", "Overview", "Share", "Statistics"]
-__all__ += ["Together", "Totals", "periods"]
+__all__ += ["Period", "Together", "Totals", "periods"]
 
 MANY = 100_000  # objects: of more, small files are not looked at one by one
 SMALL = 1 << 16  # bytes
@@ -33,7 +33,8 @@ class Share:
     snapshot: Snapshot
     exclusive: int  # files that only it holds
     frees: int | None  # by its deletion; None for the mirror, which is never deleted
-    estimated: bool
+    exclusive_estimated: bool
+    frees_estimated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,10 @@ class Statistics:
     def _share(self, snapshot: Snapshot) -> Share:
         if snapshot.current:
             held = self._space.mirror(snapshot.id)
-            return Share(snapshot, held.content, None, held.estimated)
+            return Share(snapshot, held.content, None, held.content_estimated, False)
         freed = self._space.freed([snapshot.id])
-        return Share(snapshot, freed.content, max(0, freed.bytes), freed.estimated)
+        unsure = freed.content_estimated
+        return Share(snapshot, freed.content, max(0, freed.bytes), unsure, freed.estimated)
 
     def together(self, snapshots: Sequence[Snapshot]) -> Together:
         """What their deletion frees."""

@@ -16,12 +16,22 @@ from mirrorback.cli.session import Session
 from mirrorback.errors import UsageError
 
 if TYPE_CHECKING:
-    from mirrorback.engine.stats import Added, Forecast, Heavy, Overview, Share, Together, Totals
+    from mirrorback.engine.stats import (
+        Added,
+        Forecast,
+        Heavy,
+        Overview,
+        Period,
+        Share,
+        Together,
+        Totals,
+    )
 
 PERIODS = 60  # shown where there is no terminal
 MOST_PATHS = 100_000
 WEEK = 7 * 86_400 * words.SECOND
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+AXIS = "1023.9 MiB"  # as wide as any label beside a chart
 ABOUT = "~"  # before a number that is not exact
 
 
@@ -108,8 +118,8 @@ def _show_shares(session: Session, shares: Sequence[Share]) -> None:
                 one.snapshot.name,
                 f"{one.snapshot.files:,}",
                 words.size(one.snapshot.bytes),
-                _size(one.exclusive, one.estimated),
-                "-" if one.frees is None else _size(one.frees, one.estimated),
+                _size(one.exclusive, one.exclusive_estimated),
+                "-" if one.frees is None else _size(one.frees, one.frees_estimated),
                 "current" if one.snapshot.current else _pinned(one),
             )
             for one in shares
@@ -147,26 +157,41 @@ def _show_totals(session: Session, totals: Totals) -> None:
 
 
 def _show_growth(session: Session, points: Sequence[Added], leads: Forecast | None) -> None:
-    from mirrorback.engine.stats import periods
-
     if not points:
         return
     session.out.line()
-    width = _width() if session.out.is_terminal else 0
-    label = words.size(max(0, *(point.added for point in points)))
-    most = chart.most(width, label.rjust(10)) if width else PERIODS
-    unit, found = periods(points, max(most, 1))
-    top = words.size(max(0, *(period.added for period in found))).rjust(10)
-    ends = (found[0].label, found[-1].label)
-    plot = chart.columns([p.added for p in found], ends, top, width, chart.style()) if width else []
-    session.out.line(f"Added by each {unit}")
-    for line in plot:
-        session.out.line(line)
-    if not plot:
+    if not (session.out.is_terminal and _plot(session, points)):
+        unit, found = _periods(points, PERIODS)
+        session.out.line(f"Added by each {unit}")
         rows = ((p.label, words.size(p.added), words.size(p.total)) for p in found)
         table.show(session.out, (unit.upper(), "ADDED", "TOTAL"), rows, right=" >>")
     if leads is not None:
         _show_forecast(session, leads)
+
+
+def _plot(session: Session, points: Sequence[Added]) -> bool:
+    """A chart, of all snapshots but the first, beside which they would hardly be seen; whether
+    there is one."""
+    width = _width()
+    rest = points[1:]
+    if not rest:
+        return False
+    unit, found = _periods(rest, max(1, chart.most(width, AXIS)))
+    top = words.size(max(period.added for period in found)).rjust(len(AXIS))
+    ends = (found[0].label, found[-1].label)
+    plot = chart.columns([p.added for p in found], ends, top, width, chart.style())
+    if plot:
+        first = words.size(points[0].added)
+        title = f"Added by each {unit} since the first snapshot, which has {first}"
+        for line in (title if len(title) <= width else f"Added by each {unit}", *plot):
+            session.out.line(line)
+    return bool(plot)
+
+
+def _periods(points: Sequence[Added], most: int) -> tuple[str, list[Period]]:
+    from mirrorback.engine.stats import periods
+
+    return periods(points, most)
 
 
 def _show_forecast(session: Session, leads: Forecast) -> None:
