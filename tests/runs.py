@@ -12,9 +12,12 @@ from mirrorback.engine.backup import BackupOptions, BackupResult, backup
 from mirrorback.engine.delete import delete
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
+from mirrorback.engine.prune import prune
 from mirrorback.engine.restore import RestoreOptions, RestoreResult, restore
+from mirrorback.engine.thinning import Thinned
 from mirrorback.engine.verify import verify
 from mirrorback.model import Problem
+from mirrorback.plan.retention import Policy
 
 LARGE = 1 << 18  # bytes
 PAGE = 4096
@@ -80,6 +83,11 @@ class Nights:
     def delete(self, *names: str) -> None:
         """Delete snapshots."""
         delete(str(self.repository), names, dry_run=False, now=self.now, events=Heard())
+
+    def prune(self, *, dry_run: bool = False, **rules: Any) -> Thinned:
+        """Let snapshots go by a policy."""
+        policy = Policy(**rules)
+        return prune(str(self.repository), policy, dry_run=dry_run, now=self.now, events=self.heard)
 
     def problems(self) -> list[Problem]:
         """What verify finds."""
