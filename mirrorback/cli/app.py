@@ -30,9 +30,13 @@ COMMANDS = {
     "cat": "cat",
     "mount": "mount",
     "verify": "verify",
+    "repair": "repair",
     "delete": "delete",
     "prune": "prune",
     "doctor": "doctor",
+    "status": "status",
+    "schedule": "schedule",
+    "config": "config",
 }
 
 

@@ -12,11 +12,16 @@ from mirrorback.store import content, system
 LIMIT = 1 << 20  # a small file is never longer
 
 
-def replace(folder: int, name: bytes, data: bytes) -> None:
+def replace(folder: int, name: bytes, data: bytes, *, keep: bool = False) -> None:
     """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.
-    Raises OSError."""
+    `keep`: with owner and mode of the file that is there.  Raises OSError."""
     fd = _write_new(folder, name, data)
     try:
+        if keep:
+            with contextlib.suppress(FileNotFoundError):
+                st = os.stat(name, dir_fd=folder)
+                os.fchown(fd, st.st_uid, st.st_gid)
+                os.fchmod(fd, st.st_mode & 0o7777)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mirrorback.store import schema
@@ -108,21 +108,70 @@ def deleting(catalog: Catalog, number: int, replaced: Iterable[Replaced]) -> Non
     what depends on it to be replaced."""
     with catalog.transaction() as db:
         for new in replaced:
-            form = schema.WHOLE if new.base is None else schema.DELTA
-            db.execute("DELETE FROM delta WHERE object = ?", (new.object,))
-            if new.base is not None:
-                db.execute(
-                    "INSERT INTO delta VALUES (?1, ?2, ?3, row_check(?1, ?2, ?3))",
-                    (new.object, new.base, new.stored),
-                )
-            db.execute(
-                f"UPDATE object SET drive = ?1, digest_of_row = {_check(schema.OBJECT, drive='?1')}"
-                " WHERE id = ?2",
-                (form, new.object),
-            )
+            form = _reform(db, new)
             values = (new.object, form, number)
             db.execute("INSERT INTO replacing VALUES (?, ?, NULL, ?)", values)
         db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (DELETING, number))
+
+
+def _reform(db: sqlite3.Connection, new: Replaced) -> int:
+    """Let an object be held as it has been written anew; the form."""
+    form = schema.WHOLE if new.base is None else schema.DELTA
+    db.execute("DELETE FROM delta WHERE object = ?", (new.object,))
+    if new.base is not None:
+        db.execute(
+            "INSERT INTO delta VALUES (?1, ?2, ?3, row_check(?1, ?2, ?3))",
+            (new.object, new.base, new.stored),
+        )
+    _set_drive(db, new.object, form)
+    return form
+
+
+def _set_drive(db: sqlite3.Connection, number: int, drive: int) -> None:
+    db.execute(
+        f"UPDATE object SET drive = ?1, digest_of_row = {_check(schema.OBJECT, drive='?1')}"
+        " WHERE id = ?2",
+        (drive, number),
+    )
+
+
+def damaged(catalog: Catalog, number: int, time: int, problem: str) -> None:
+    """Note that something is wrong with an object; `time` as in `snapshot`."""
+    with catalog.transaction() as db:
+        db.execute("INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", (number, time, problem))
+
+
+def mending(catalog: Catalog, mends: Mapping[int, Replaced | None]) -> None:
+    """Note that the files of some objects, which lie in `redo/`, are to take the place of what
+    is damaged; where one is held otherwise than before, how."""
+    with catalog.transaction() as db:
+        for number, new in mends.items():
+            if new is not None:
+                form = _reform(db, new)
+            else:
+                row = db.execute("SELECT drive FROM object WHERE id = ?", (number,)).fetchone()
+                form = schema.DELTA if row[0] == schema.DELTA else schema.WHOLE
+            values = (number, form, schema.MENDING)
+            db.execute("INSERT INTO replacing VALUES (?, ?, NULL, ?)", values)
+
+
+def mended(catalog: Catalog, mends: Iterable[int], split: Iterable[int]) -> None:
+    """Note that these objects have their files, some of them `split` over several inodes."""
+    with catalog.transaction() as db:
+        for number in split:
+            _set_drive(db, number, schema.SPLIT)
+        for number in mends:
+            where = "object = ? AND removal = ?"
+            db.execute(f"DELETE FROM replacing WHERE {where}", (number, schema.MENDING))
+
+
+def sound(catalog: Catalog, numbers: Iterable[int], time: int) -> None:
+    """Note that objects were read back and nothing is wrong with them; `time` as in
+    `snapshot`."""
+    with catalog.transaction() as db:
+        db.executemany(
+            "INSERT OR REPLACE INTO verified VALUES (?, ?, NULL)", ((n, time) for n in numbers)
+        )
 
 
 def deleted(catalog: Catalog, number: int) -> None:

@@ -54,8 +54,10 @@ DELTA_ROW = ("object", "base", "stored")
 # What is still to be done of an object after a commit: it is a delta now, or whole again
 # (`form`), and its file lies in `redo/`.  `patched` is the object whose file, so far the
 # object's own, is to get the changes that lie there too; NULL where it has a file of its own.
-# `removal` is the snapshot whose removal asks for it, NULL where a publication does.
+# `removal` is the snapshot whose removal asks for it, NULL where a publication does, and
+# MENDING where a repair does.
 REPLACING = ("object", "form", "patched", "removal")
+MENDING = 0
 
 # When an object was last read back (`time` as in `snapshot`), and what was wrong with it then
 # (`problem`, NULL where it was well).  No row: never.
