@@ -14,10 +14,13 @@ from mirrorback.engine.backup import BackupOptions, BackupResult, backup
 from mirrorback.engine.delete import delete
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
+from mirrorback.engine.prune import prune
 from mirrorback.engine.repair import RepairResult, repair
 from mirrorback.engine.restore import RestoreOptions, RestoreResult, restore
+from mirrorback.engine.thinning import Thinned
 from mirrorback.engine.verify import verify
 from mirrorback.model import Problem
+from mirrorback.plan.retention import Policy
 from mirrorback.store import past, record
 from mirrorback.store.catalog import Catalog
 
@@ -85,6 +88,11 @@ class Nights:
     def delete(self, *names: str) -> None:
         """Delete snapshots."""
         delete(str(self.repository), names, dry_run=False, now=self.now, events=Heard())
+
+    def prune(self, *, dry_run: bool = False, **rules: Any) -> Thinned:
+        """Let snapshots go by a policy."""
+        policy = Policy(**rules)
+        return prune(str(self.repository), policy, dry_run=dry_run, now=self.now, events=self.heard)
 
     def repair(self, *, dry_run: bool = False, source: Path | None = None) -> RepairResult:
         """Mend what is marked as damaged."""

@@ -162,12 +162,8 @@ class _Run:
     def dry(self) -> BackupResult:
         """Survey and plan; write nothing to the repository."""
         catalog = Catalog.open(self._repo.inner_path(b"catalog.db"))
-        with (
-            contextlib.closing(catalog),
-            translated(),
-            tempfile.TemporaryDirectory(prefix="mirrorback-") as folder,
-        ):
-            spool = Spool(catalog, os.path.join(os.fsencode(folder), SPOOL))
+        with contextlib.closing(catalog), translated(), _spool_elsewhere() as path:
+            spool = Spool(catalog, path)
             try:
                 with self._opened_source() as source:
                     counts, cost = self._look(source, catalog, spool)
@@ -191,17 +187,24 @@ class _Run:
                 publish.recover(self._repo, catalog)
                 if self._options.large_files == "reflink":
                     self._large_files.require()
-                spool = Spool(catalog, self._repo.inner_path(SPOOL))
-                try:
-                    with self._opened_source() as source:
-                        self._backup(source, catalog, spool)
-                finally:
-                    spool.close()
+                with self._spool_at() as path:
+                    spool = Spool(catalog, path)
+                    try:
+                        with self._opened_source() as source:
+                            self._backup(source, catalog, spool)
+                    finally:
+                        spool.close()
                 self._thinning.after(catalog)
         finally:
             lock.release()
         self._note_removed()
         return BackupResult(self._summary)
+
+    def _spool_at(self) -> contextlib.AbstractContextManager[bytes]:
+        """Where the spool may be written: not on a drive so full that room has to be made."""
+        if room.is_full(self._repo):
+            return _spool_elsewhere()
+        return contextlib.nullcontext(self._repo.inner_path(SPOOL))
 
     @contextlib.contextmanager
     def _opened_source(self) -> Iterator[Source]:
@@ -379,6 +382,13 @@ class _Run:
             )
         settings.write(self._repo.inner, new)
         self._repo.settings = new
+
+
+@contextlib.contextmanager
+def _spool_elsewhere() -> Iterator[bytes]:
+    """A place for the spool that is not on the drive."""
+    with tempfile.TemporaryDirectory(prefix="mirrorback-") as folder:
+        yield os.path.join(os.fsencode(folder), SPOOL)
 
 
 def _is_mass_change(mirror: Snapshot, cost: resolve.Cost) -> bool:

@@ -109,12 +109,7 @@ class Removal:
         self.left: dict[str, str] = {}  # what stays, by its name, though it was to go: why
         self._patience = patience
         self._history = History(repo, catalog, now, b"/")
-        # What a full drive can be spared, the least loss first.
-        self._spare: list[Callable[[], None]] = [
-            lambda: give_up_reserve(repo.inner),
-            lambda: publish.empty_trash(repo, salvage=True),
-            lambda: supersede.drop_signatures(repo),
-        ]
+        self._spare = self._sparable()
         self._recovered = True
 
     def __enter__(self) -> Removal:
@@ -123,6 +118,19 @@ class Removal:
     def __exit__(self, *_exception: object) -> None:
         self._history.let_go()
         make_reserve(self.repo.inner)
+
+    def _sparable(self) -> list[Callable[[], None]]:
+        """What a full drive can be spared, the least loss first."""
+        return [
+            lambda: give_up_reserve(self.repo.inner),
+            lambda: publish.empty_trash(self.repo, salvage=True),
+            lambda: supersede.drop_signatures(self.repo),
+        ]
+
+    def settle(self) -> None:
+        """Set the reserve aside again, before free space is measured."""
+        make_reserve(self.repo.inner)
+        self._spare = self._sparable()
 
     def recover(self) -> None:
         """Complete what an earlier run has begun; where nothing but room is missing for that,

@@ -30,6 +30,13 @@ def require(repo: Repository, counts: Counts, cost: Cost) -> None:
         )
 
 
+def is_full(repo: Repository) -> bool:
+    """Whether the drive cannot take any backup."""
+    needed, inodes = guards.room_needed(0, 0, 0, 0)
+    free, free_inodes = probe.free_space(repo.fd)
+    return free < needed or (free_inodes is not None and free_inodes < inodes)
+
+
 def fits(repo: Repository, counts: Counts, cost: Cost) -> bool:
     """Whether the drive can take what a plan will write."""
     try:

@@ -95,7 +95,10 @@ def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
     """Remove the oldest, one at a time, until there is enough, or nothing more may go; the
     bytes that each has freed, by its id.  Raises NoSpace, Damaged, OSError."""
     freed: dict[int, int] = {}
-    while not enough():
+    while True:
+        removal.settle()
+        if enough():
+            break
         going = retention.next_to_go(removal.remaining())
         if going is None:
             break
@@ -191,6 +194,7 @@ class NightlyThinning:
             contextlib.suppress(NoSpace),  # then it does not fit, which is told
         ):
             freed = removal.remove(going)
+            removal.settle()
             self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
             if policy.min_free is not None:
                 freed = free_until(removal, fits)

@@ -29,6 +29,8 @@ from trees import SUFFIX, Tree, describe, differences, require_same, require_sho
 
 from mirrorback.engine.backup import BackupResult
 from mirrorback.errors import MirrorbackError
+from mirrorback.plan.retention import Policy
+from mirrorback.store.catalog import Catalog
 
 ALLOWED_CODES = {1, 12}
 KEPT_INSIDE = {"repository.toml", "catalog.db", "catalog.blake3", "mirror.toml", "trash", "reserve",
@@ -267,6 +269,71 @@ class Delete(Scenario):
         self._require_all(describe(self.nights.source))
 
 
+class Prune(Scenario):
+    """Letting snapshots go by a policy, some of them in the middle."""
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+        self.night()
+        change(self.nights.source)
+        self.night()
+        for number in range(3):
+            (self.nights.source / "small").write_text(f"night {number}")
+            self.night()
+
+    def run(self) -> None:
+        self.nights.prune(last=2)
+
+    def after(self) -> None:
+        for folder in self.nights.folders():
+            require_same(self.then[folder.name], describe(folder))
+        self.run()
+        kept = sorted(self.then)[-2:]
+        assert [folder.name for folder in self.nights.folders()] == kept[:1]
+        assert self.nights.prune(last=2).removed == []
+        self.then = {name: self.then[name] for name in kept}
+        (self.nights.source / "small").write_text("another")
+        self.nights.now += timedelta(hours=1)
+        self.nights.backup()
+        self._require_all(describe(self.nights.source))
+
+
+class LargePrune(Large):
+    """The same, where deltas of what stays depend on what goes; after a backup."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.night()
+        self._change(4)
+        self.night()
+        mark_pinned(self.nights, min(self.then))
+        self._change(5)
+
+    def backup(self) -> BackupResult:
+        return self.nights.backup(
+            delta_min_size=LARGE // 2, large_files="delta", policy=self.policy
+        )
+
+    policy: Policy | None = None
+
+    def run(self) -> None:
+        self.policy = Policy(last=2)
+        self.backup()
+
+    def after(self) -> None:
+        self.policy = Policy(last=2)
+        wanted = describe(self.nights.source)
+        self._require_published(wanted)
+        self.nights.now += timedelta(hours=1)
+        self._change(6)
+        name = self.backup().summary.snapshot or ""
+        names = [folder.name for folder in self.nights.folders()]
+        assert names[0] == min(self.then) and len(names) == 2  # what is pinned, and one
+        self.then = {n: self.then.get(n, wanted) for n in names}
+        self.then[name] = describe(self.nights.source)
+        self._require_all(describe(self.nights.source))
+
+
 class Restore(Scenario):
     """A restore over files that someone has changed."""
 
@@ -297,6 +364,14 @@ class Restore(Scenario):
         assert set(left) == set(wanted) - {b""}
         for path, node in left.items():
             assert node == wanted[path], path
+
+
+def mark_pinned(nights: Nights, name: str) -> None:
+    """Pin a snapshot."""
+    catalog = Catalog.open(os.fsencode(nights.repository / ".mirrorback/catalog.db"), write=True)
+    with catalog.transaction() as db:
+        db.execute("UPDATE snapshot SET pinned = 'by hand' WHERE name = ?", (name,))
+    catalog.close()
 
 
 def fill(top: Path) -> None:
@@ -404,7 +479,18 @@ def points(kind: type[Scenario], folder: Path, first: int, step: int, error: int
         at += step
 
 
-SCENARIOS = (First, Night, Recovery, Delete, Restore, Large, LargeRecovery, LargeDelete)
+SCENARIOS = (
+    First,
+    Night,
+    Recovery,
+    Delete,
+    Prune,
+    Restore,
+    Large,
+    LargeRecovery,
+    LargeDelete,
+    LargePrune,
+)
 
 
 def main() -> None:

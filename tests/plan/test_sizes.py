@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrorback.errors import UsageError
-from mirrorback.plan.sizes import LARGEST, parse_size
+from mirrorback.plan.sizes import LARGEST, Room, parse_room, parse_size
 
 UNITS = ["K", "M", "G", "T", "P", "E"]
 
@@ -120,3 +122,34 @@ def test_any_text_is_a_size_or_a_usage_error(text: str) -> None:
         assert 0 <= parse_size(text) <= LARGEST
     except UsageError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "room", "of_a_thousand"),
+    [
+        ("10%", Room(percent=Decimal(10)), 100),
+        ("2.5 %", Room(percent=Decimal("2.5")), 25),
+        ("0.1%", Room(percent=Decimal("0.1")), 1),
+        ("99.9%", Room(percent=Decimal("99.9")), 999),
+        ("300", Room(bytes=300), 300),
+        ("1.5G", Room(bytes=3 << 29), 3 << 29),
+    ],
+)
+def test_room(text: str, room: Room, of_a_thousand: int) -> None:
+    assert parse_room(text) == room
+    assert room.of(1000) == of_a_thousand
+    assert str(room).split()[0].rstrip("%")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "%", "0", "0%", "0.0%", "-5%", "-5", "100%", "100.0%", "101%", "999%", "1000%", "lots",
+     "10%%", "1e1%", "10 percent", "5G%", "99999999P", "0.1B"],
+)  # fmt: skip
+def test_no_room(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_room(text)
+
+
+def test_a_share_of_a_huge_drive_is_exact() -> None:
+    assert parse_room("33.333333333%").of(10**18) == 333_333_333_330_000_000
