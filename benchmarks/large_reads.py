@@ -23,6 +23,7 @@ from peers import remove
 FUSE = "/dev/fuse"
 ENCODER_TIMES = 3  # what the encoder may take, in times of `cmp`
 MOUNT_TIMES = 4  # the same of reading a whole file through `mount`
+MOUNT_MB = 256  # what its server may hold meanwhile
 OPEN_S = 0.1  # to open the oldest version, and to read its first byte
 
 
@@ -106,16 +107,20 @@ class OldVersions:
             "mirror": ("current", ground.source / IMAGE_FILE),
         }
         ratios: dict[str, list[float]] = {name: [] for name in cases}
+        held: dict[str, list[float]] = {name: [] for name in cases}
         for number in range(self._grounds.rounds):
             _warm(history.oldest, twin, ground.source / IMAGE_FILE)
             yardstick = _cmp(log, "cmp", history.oldest, twin, number)
             for name, (snapshot, expected) in cases.items():
-                with mounted(ground.mirrorback, ground.work / "mounted") as point:
-                    shown = point / snapshot / IMAGE_FILE
+                with mounted(ground.mirrorback, ground.work / "mounted") as server:
+                    shown = server.point / snapshot / IMAGE_FILE
                     took = _cmp(log, f"cmp, {name} mounted", shown, expected, number)
+                    held[name].append((server.peak() or 0) / 1e6)
                 ratios[name].append(took / yardstick)
         for name, values in ratios.items():
             log.figure("mount", name, values, MOUNT_TIMES, "x cmp")
+            if all(held[name]):
+                log.figure("mount", f"{name}, server", held[name], MOUNT_MB, "MB")
 
     def _made(self) -> History:
         if self._history is None:
@@ -145,9 +150,9 @@ def _make_history(grounds: Grounds, ground: Ground) -> History:
 
 def _open_seconds(history: History) -> float:
     """To open the oldest version through a new mount, and to read its first byte."""
-    with mounted(history.ground.mirrorback, history.ground.work / "mounted") as point:
+    with mounted(history.ground.mirrorback, history.ground.work / "mounted") as server:
         began = time.perf_counter()
-        fd = os.open(point / history.snapshot / IMAGE_FILE, os.O_RDONLY)
+        fd = os.open(server.point / history.snapshot / IMAGE_FILE, os.O_RDONLY)
         try:
             os.pread(fd, 1, 0)
             return time.perf_counter() - began

@@ -8,13 +8,30 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from measure import END_S, TAIL, Failed
 from peers import Mirrorback
 
 
+class Mounted(NamedTuple):
+    """Where a repository is mounted, and the process that serves it."""
+
+    point: Path
+    pid: int
+
+    def peak(self) -> int | None:
+        """The most bytes of memory that the server has held at once; None where there is no
+        /proc."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return None
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 @contextmanager
-def mounted(mirrorback: Mirrorback, point: Path) -> Iterator[Path]:
+def mounted(mirrorback: Mirrorback, point: Path) -> Iterator[Mounted]:
     """Mount at `point`, a new folder; both are gone afterwards, also after Ctrl-C.
     Raises Failed."""
     point.mkdir()
@@ -34,7 +51,7 @@ def mounted(mirrorback: Mirrorback, point: Path) -> Iterator[Path]:
                 errors.seek(0)
                 said = errors.read(TAIL).decode(errors="replace").strip()
                 raise Failed(f"{' '.join(argv)}: exit code {process.returncode}\n{said}")
-            yield point
+            yield Mounted(point, process.pid)
         finally:
             _end(process, point)
             point.rmdir()

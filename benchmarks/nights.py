@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sys
 import time
@@ -16,6 +17,8 @@ from source import Source
 
 SETTLE_S = 3  # after a change: a night lies between a change and a backup in real life
 SNAPSHOTS = 1000
+LARGE_FILES = 3  # beside the small ones, where all is read back
+LARGE_SIZE = 128 << 20  # bytes
 PAST = Path(__file__).with_name("past.py")
 
 
@@ -83,6 +86,24 @@ class Bench:
             if self._peers:
                 self._run("restore", "cp -a", copy, number)
                 remove(target)
+
+    def verify(self) -> None:
+        """All files read back, against `cat` of the mirror; some large ones among them."""
+        large = [self._source.root / f"large-{number}" for number in range(LARGE_FILES)]
+        for number, path in enumerate(large):
+            path.write_bytes(random.Random(number).randbytes(LARGE_SIZE))
+        try:
+            time.sleep(SETTLE_S)
+            run(self._mirrorback.backup(self._night + 1))
+        finally:
+            for path in large:
+                path.unlink()
+        command = self._mirrorback.command("verify", str(self._mirrorback.place), "-q")
+        words = ["find", str(self._mirror()), "-type", "f", "-exec", "cat", "{}", "+"]
+        for number in range(self._rounds):
+            self._run("verify", "mirrorback", command, number)
+            if self._peers:
+                self._run("verify", "cat", Command(words), number, writes=False)
 
     def delete(self) -> None:
         """The oldest snapshot, against an equal tree of hard links."""

@@ -19,6 +19,7 @@ LIMITS = {
     ("one-percent", "cp -al"): 1.3,
     ("first", "rsync"): 1.0,
     ("restore", "cp -a"): 1.3,
+    ("verify", "cat"): 1.3,
     ("delete", "rm -rf"): 1.2,
     ("image", "rsync"): 0.8,
     ("image", "rdiff-backup"): 0.25,

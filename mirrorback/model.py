@@ -278,6 +278,21 @@ class Problem:
     repairable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What `repair` made of one thing that `verify` had found."""
+
+    path: bytes
+    snapshots: tuple[str, ...]
+    problem: str
+    location: bytes
+    repaired: bool
+    # Where what is right came from, or is, where there was no room for it; None also where
+    # nothing was wrong any more.
+    origin: str | None
+    set_apart: bytes | None  # absolute: where what was wrong is kept
+
+
 class Level(enum.StrEnum):
     """How a finding of `doctor` is to be taken."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,9 +14,12 @@ from mirrorback.engine.backup import BackupOptions, BackupResult, backup
 from mirrorback.engine.delete import delete
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
+from mirrorback.engine.repair import RepairResult, repair
 from mirrorback.engine.restore import RestoreOptions, RestoreResult, restore
 from mirrorback.engine.verify import verify
 from mirrorback.model import Problem
+from mirrorback.store import past, record
+from mirrorback.store.catalog import Catalog
 
 LARGE = 1 << 18  # bytes
 PAGE = 4096
@@ -80,6 +85,32 @@ class Nights:
     def delete(self, *names: str) -> None:
         """Delete snapshots."""
         delete(str(self.repository), names, dry_run=False, now=self.now, events=Heard())
+
+    def repair(self, *, dry_run: bool = False, source: Path | None = None) -> RepairResult:
+        """Mend what is marked as damaged."""
+        top = None if source is None else str(source)
+        return repair(
+            str(self.repository), dry_run=dry_run, source=top, now=self.now, events=Heard()
+        )
+
+    def mark(self, *paths: str, at: str | None = None) -> None:
+        """Note that something is wrong with what is shown at some paths; with none, with all
+        that there is."""
+        with self.history() as history:
+            snapshot = history.resolve(at)
+            numbers = [history.entry(os.fsencode(path), snapshot).object for path in paths]
+            if not paths:
+                rows = history.catalog.db.execute("SELECT id FROM object ORDER BY id")
+                numbers = [row[0] for row in rows]
+        catalog = Catalog.open(os.fsencode(self.repository / ".mirrorback/catalog.db"), write=True)
+        with contextlib.closing(catalog):
+            for number in numbers:
+                record.damaged(catalog, number, 1, "content is not what was backed up")
+
+    def marked(self) -> list[int]:
+        """The objects that are marked as damaged."""
+        with self.history() as history:
+            return [number for number, _problem in past.marked(history.catalog)]
 
     def problems(self) -> list[Problem]:
         """What verify finds."""

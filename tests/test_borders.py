@@ -28,6 +28,8 @@ ONLY_IN = {
     "ctypes": "store/system.py",
     "fcntl": "store/",
     "mfusepy": "engine/fuse.py",
+    "platformdirs": "engine/night/",
+    "tomlkit": "engine/night/configuration.py",
 }
 # What a pure room has no use for.
 DISK_AND_CLOCK = {"time", "pathlib", "shutil", "tempfile", "subprocess", "socket", "threading"}

@@ -30,10 +30,15 @@ COMMANDS = {
     "cat": "cat",
     "mount": "mount",
     "verify": "verify",
+    "repair": "repair",
     "delete": "delete",
     "pin": "pin",
     "unpin": "pin",
+    "prune": "prune",
     "doctor": "doctor",
+    "status": "status",
+    "schedule": "schedule",
+    "config": "config",
 }
 
 

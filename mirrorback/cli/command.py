@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mirrorback.cli.ending import ended
+from mirrorback.cli.options import Repo
 from mirrorback.cli.output import Output
 from mirrorback.cli.session import Session
 
@@ -37,8 +39,13 @@ COMMON = {
     ],
     "quiet": Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing when all is well.")],
     "no_progress": Annotated[bool, typer.Option("--no-progress", help="No progress bars.")],
+    "config": Annotated[
+        str | None,
+        typer.Option("--config", metavar="FILE", help="The configuration.", show_default=False),
+    ],
     "version": Version,
 }
+DEFAULTS = {"verbose": 0, "config": None}
 
 
 class _AsTyped:
@@ -91,7 +98,9 @@ def add(
 
     Its parameters after the session are annotated as typer wants them, its docstring
     is the help.  `stream`: with --json it writes a line per message.  `reads`: it
-    changes nothing; others go on when standard output is closed.
+    changes nothing; others go on when standard output is closed.  What is given as `Repo`
+    may be the name of a configured backup; the body gets the path.  A parameter that is a
+    dataclass stands for its fields, options that several commands have.
     """
 
     def run(**values: Any) -> None:
@@ -101,22 +110,46 @@ def add(
             verbose=values.pop("verbose"),
             quiet=values.pop("quiet"),
             progress=not values.pop("no_progress"),
+            config=values.pop("config"),
             out=Output(persistent=not reads),
         )
-        code = ended(session, lambda: body(session, **values), stream=stream, reads=reads)
-        raise typer.Exit(code)
+        for name, group in groups.items():
+            fields = [field.name for field in dataclasses.fields(group)]
+            values[name] = group(**{field: values.pop(field) for field in fields})
+
+        def resolved() -> int:
+            for name in repositories:
+                values[name] = session.repository(values[name])
+            return body(session, **values)
+
+        raise typer.Exit(ended(session, resolved, stream=stream, reads=reads))
 
     own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+    repositories = [parameter.name for parameter in own if parameter.annotation == Repo]
+    groups: dict[str, type[Any]] = {
+        p.name: p.annotation
+        for p in own
+        if isinstance(p.annotation, type) and dataclasses.is_dataclass(p.annotation)
+    }
     common = [
         inspect.Parameter(
             key,
             inspect.Parameter.KEYWORD_ONLY,
-            default=0 if key == "verbose" else False,
+            default=DEFAULTS.get(key, False),
             annotation=annotation,
         )
         for key, annotation in COMMON.items()
     ]
-    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    keyword = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in own
+        for one in (_fields(groups[parameter.name]) if parameter.name in groups else [parameter])
+    ]
     run.__signature__ = inspect.Signature([*keyword, *common])  # type: ignore[attr-defined]
     run.__annotations__ = {}
     app.command(name, cls=Command, help=inspect.getdoc(body))(run)
+
+
+def _fields(group: type[Any]) -> list[inspect.Parameter]:
+    """The fields of a dataclass as the parameters of its constructor."""
+    return list(inspect.signature(group, eval_str=True).parameters.values())

@@ -37,6 +37,7 @@ class Session:
     verbose: int = 0
     quiet: bool = False
     progress: bool = True
+    config: str | None = None
     out: Output = field(default_factory=Output)
 
     @property
@@ -63,6 +64,21 @@ class Session:
             and sys.stderr is not None
             and sys.stderr.isatty()
         )
+
+    def configuration_file(self) -> str:
+        """The configuration: what --config names, else the usual one.  Raises UsageError."""
+        from mirrorback.engine.night.configuration import default_file
+
+        return default_file() if self.config is None else self.config
+
+    def repository(self, given: str) -> str:
+        """The path of what was given as REPO: a folder, or the name of a configured backup.
+        Raises MirrorbackError."""
+        if "/" in given:
+            return given
+        from mirrorback.engine.night.configuration import resolved
+
+        return resolved(given, self.config, self.now)
 
     def history(self, repository: str, *, needs_folders: bool = False) -> History:
         """Open a repository for reading; a mirror whose folder is missing is told, unless the

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import tzinfo
-from typing import Any
+import dataclasses
+from datetime import datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Any
 
 from mirrorback.cli.escape import text_of
-from mirrorback.cli.words import iso
-from mirrorback.model import Change, Entry, Finding, Problem, Snapshot, Summary, Version
+from mirrorback.cli.words import iso, span
+from mirrorback.model import Change, Entry, Finding, Problem, Repair, Snapshot, Summary, Version
+
+if TYPE_CHECKING:
+    from mirrorback.engine.night.configuration import Configured
+    from mirrorback.engine.night.standing import Status
 
 Shape = dict[str, Any]
 
@@ -83,6 +88,20 @@ def problem(found: Problem) -> Shape:
     }
 
 
+def repair(found: Repair) -> Shape:
+    """What `repair` made of something that `verify` had found."""
+    apart = found.set_apart
+    return {
+        "path": text_of(found.path),
+        "snapshots": list(found.snapshots),
+        "problem": found.problem,
+        "location": text_of(found.location),
+        "repaired": found.repaired,
+        "from": found.origin,
+        "set_apart": None if apart is None else text_of(apart),
+    }
+
+
 def finding(found: Finding) -> Shape:
     """Something `doctor` looked at."""
     return {
@@ -91,6 +110,38 @@ def finding(found: Finding) -> Shape:
         "found": found.found,
         "follows": found.follows,
     }
+
+
+def configured(found: Configured) -> Shape:
+    """A backup as `config show` tells it: all keys, as they are written."""
+    shape: Shape = {}
+    for field in dataclasses.fields(found):
+        value = getattr(found, field.name)
+        if isinstance(value, timedelta):
+            value = span(value)
+        elif isinstance(value, tuple):
+            value = list(value)
+        elif field.name == "schedule" and value is not None:
+            value = value.text()
+        shape[field.name.replace("_", "-")] = value
+    return shape
+
+
+def status(found: Status) -> Shape:
+    """How a configured backup stands."""
+    return {
+        "name": found.name,
+        "last_success": _moment(found.last_success),
+        "last_check": _moment(found.last_check),
+        "last_result": found.last_result,
+        "next_run": _moment(found.next_run),
+        "overdue": found.overdue,
+        "pinned": [pin.name for pin in found.pinned],
+    }
+
+
+def _moment(found: datetime | None) -> str | None:
+    return None if found is None else found.isoformat()
 
 
 def ready(point: bytes) -> Shape:
@@ -126,4 +177,6 @@ def summary(found: Summary) -> Shape:
         "errors": found.errors,
         "duration_s": found.duration_s,
         "not_kept": found.not_kept,
+        "snapshots_removed": found.snapshots_removed,
+        "bytes_freed": found.bytes_freed,
     }

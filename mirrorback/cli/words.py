@@ -36,6 +36,15 @@ def seconds(value: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def span(value: timedelta) -> str:
+    """`3d`, `12h`, `30m`: in the largest unit that is exact."""
+    total = int(value.total_seconds())
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if total % length == 0:
+            return f"{total // length}{unit}"
+    return f"{total}s"
+
+
 def iso(ns: int, where: int | tzinfo) -> str:
     """Nanoseconds since 1970 as ISO 8601 with offset and full fraction.
 

@@ -18,6 +18,7 @@ from mirrorback.engine.pins import unpinning
 from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
+from mirrorback.engine.suspects import Suspects
 from mirrorback.engine.thinning import NightlyThinning
 from mirrorback.errors import Refused, UsageError
 from mirrorback.model import Change, Snapshot, Summary
@@ -297,7 +298,9 @@ class _Run:
     def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:
         """Survey and plan, with the guards that look at what was found."""
         self._events.phase(Phase.SURVEY)
-        survey = Survey(source, catalog, spool, self._events, checksum=self._options.checksum)
+        suspects = Suspects.of(self._repo, catalog)
+        checksum = self._options.checksum
+        survey = Survey(source, catalog, spool, self._events, checksum=checksum, suspects=suspects)
         counts = survey.run()
         had = live.count_below(catalog, 1)[0:2] if counts.files + counts.dirs <= 1 else (0, 0)
         if sum(had) and not self._options.allow_empty_source:
@@ -307,7 +310,7 @@ class _Run:
             )
         self._events.phase(Phase.PLAN)
         large_files = None if self._options.dry_run else self._large_files
-        cost = resolve.Resolver(source, catalog, spool, large_files).run()
+        cost = resolve.Resolver(source, catalog, spool, large_files, suspects).run()
         counts.files += cost.kept
         counts.stale += cost.kept
         return counts, cost

@@ -17,7 +17,8 @@ from mirrorback.plan import history as rules
 from mirrorback.plan import paths, patterns, when
 from mirrorback.plan.history import State
 from mirrorback.store import in_use, past, settings, tree
-from mirrorback.store.catalog import ABOVE_ROOT, WAIT_S, Catalog, translated
+from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
+from mirrorback.store.connection import WAIT_S
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import (
     CATALOG,

@@ -49,6 +49,7 @@ def serve(
     unmounted or a signal comes.  `ready` is called when it can be used, `tell` with trouble
     while it is.  Raises MirrorbackError."""
     system.raise_descriptor_limit()
+    system.keep_freed_memory()
     import mirrorback.engine.open_large  # noqa: F401  before somebody waits for it
 
     with History.open(repository, now, b"/") as history, translated():

@@ -13,16 +13,16 @@ from mirrorback.errors import Damaged
 from mirrorback.model import Digest
 from mirrorback.plan import delta_map
 from mirrorback.store.content import CHUNK
+from mirrorback.store.delta_gather import Gatherer
 from mirrorback.store.delta_reader import DeltaReader
-
-_FEW = 4  # pieces that are read one by one
 
 
 class PastFile:
     """The content of an old version, of which nothing between it and the whole file at the
     chain's end is built: each piece is looked up once, however long the chain is.
 
-    For several threads at once, as its readers are.  In memory are 32 bytes for each piece.
+    For several threads at once, as its readers are.  In memory are 32 bytes for each piece,
+    and some decoded frames (`Gatherer`).
     """
 
     def __init__(
@@ -36,9 +36,8 @@ class PastFile:
         Raises OSError, and Damaged where they do not belong together."""
         if not readers:
             raise ValueError("a chain has at least one delta")
-        self._base = base_fd
         self._readers = tuple(readers)
-        self._literals = [reader.literal for reader in readers]
+        self._gatherer = Gatherer(base_fd, readers)
         base_size = os.fstat(base_fd).st_size
         _check_chain(self._readers, None if changing else base_size)
         composed = delta_map.compose(reader.segments for reader in self._readers)
@@ -58,43 +57,13 @@ class PastFile:
         end = min(offset + size, self.size)
         if offset >= end:
             return b""
-        pieces = list(self._composed.pieces(offset, end))
-        start, span = self._span(pieces, end - offset)
-        whole = len(self._readers)
-        found = [
-            self._literals[source](at, length)
-            if source < whole
-            else span[at - start : at - start + length]
-            if span
-            else self._read_whole(length, at)
-            for length, source, at in pieces
-        ]
-        return found[0] if len(found) == 1 else b"".join(found)
+        parts = [self._gatherer.gather(*rows) for rows in self._composed.rows(offset, end)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def pieces(self) -> Iterator[tuple[int, bytes]]:
         """All content, as (offset, data) with up to 1 MiB each.  Raises as `pread`."""
         for offset in range(0, self.size, CHUNK):
             yield offset, self.pread(offset, CHUNK)
-
-    def _span(self, pieces: list[tuple[int, int, int]], size: int) -> tuple[int, bytes]:
-        """What all pieces of the whole file lie within, in one read, and where it begins;
-        nothing where they are few, or far from each other."""
-        whole = [(at, at + length) for length, source, at in pieces if source == len(self._readers)]
-        if len(whole) < _FEW:
-            return 0, b""
-        start, end = min(at for at, _end in whole), max(end for _at, end in whole)
-        if end - start > 2 * size:
-            return 0, b""
-        return start, self._read_whole(end - start, start)
-
-    def _read_whole(self, length: int, offset: int) -> bytes:
-        data = os.pread(self._base, length, offset)
-        while len(data) < length:
-            more = os.pread(self._base, length - len(data), offset + len(data))
-            if not more:
-                raise Damaged("the file that the deltas start from has become shorter")
-            data += more
-        return data
 
     def _check_base(self, base_size: int) -> None:
         """A map may have been over a base of unknown size."""

@@ -14,7 +14,7 @@ from mirrorback.engine.revision import Spot
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
 from mirrorback.model import Digest, Kind, Metadata
-from mirrorback.store import content, live, node, reading, system
+from mirrorback.store import clones, content, live, node, reading, system
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
 from mirrorback.store.copier import NEW_FILE, Work
 from mirrorback.store.difference import Action, Difference
@@ -293,7 +293,7 @@ class Placer:
     def _fill_from(self, old: int, st: os.stat_result, new: int, digest: Digest | None) -> bool:
         """Give a new file the bytes of one on the drive, shared where the drive can;
         False where they are not what their digest says."""
-        if system.clone_file(old, new):
+        if clones.clone_file(old, new):
             return True
         hashing = content.hasher(digest.sparse) if digest else None
         for offset, data in content.pieces(old, st):

@@ -17,6 +17,7 @@ from mirrorback.engine.inspection import Inspector, with_seen
 from mirrorback.engine.linking import Linker
 from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source
+from mirrorback.engine.suspects import NONE, Suspects
 from mirrorback.model import Kind
 from mirrorback.store import encoding, live, reading
 from mirrorback.store.catalog import Catalog
@@ -47,9 +48,15 @@ class Resolver:
     """Finds moves and settles hard links for one spool."""
 
     def __init__(
-        self, source: Source, catalog: Catalog, spool: Spool, large_files: LargeFiles | None
+        self,
+        source: Source,
+        catalog: Catalog,
+        spool: Spool,
+        large_files: LargeFiles | None,
+        suspects: Suspects = NONE,
     ) -> None:
         """Without `large_files` they are taken to be stored as all others."""
+        self._suspects = suspects.objects
         self._catalog = catalog
         self._spool = spool
         self._large_files = large_files
@@ -70,11 +77,12 @@ class Resolver:
                     "UPDATE spool.change SET old_lineage = NULL WHERE moved IS NULL AND entry IN"
                     " (SELECT entry FROM spool.gone WHERE replaced AND moved_to IS NOT NULL)"
                 )
+            self._bar_suspects()
             Linker(self._catalog, self._spool, self._inspector).run()
         finally:
             self._inspector.close()
         if self._large_files is not None:
-            revisable.choose(self._catalog, self._spool, self._large_files)
+            revisable.choose(self._catalog, self._spool, self._large_files, self._suspects)
         return dataclasses.replace(self._cost(), kept=kept)
 
     def _prepare(self) -> None:
@@ -85,6 +93,15 @@ class Resolver:
         )
         self._spool.update("CREATE INDEX spool.gone_ino ON gone (ino, kind)")
         self._spool.update("CREATE INDEX spool.gone_size ON gone (size, mtime) WHERE kind = 1")
+
+    def _bar_suspects(self) -> None:
+        """What the mirror has of a damaged object is used for nothing: the source has it."""
+        for number in self._suspects:
+            self._spool.update(
+                f"UPDATE spool.change SET action = {Action.COPY}, use = NULL WHERE use = ?"
+                f" AND action IN ({Action.REUSE}, {Action.CLONE})",
+                (number,),
+            )
 
     # --- moves ---------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from mirrorback.errors import UsageError
 from mirrorback.model import Kind
@@ -50,8 +50,11 @@ class LargeFiles:
         return self.signed and difference.kind == Kind.FILE and difference.size >= self.min_size
 
 
-def choose(catalog: Catalog, spool: Spool, files: LargeFiles) -> None:
-    """Give those differences of a resolved spool that can be stored so the action REVISE."""
+def choose(
+    catalog: Catalog, spool: Spool, files: LargeFiles, suspects: Set[int] = frozenset()
+) -> None:
+    """Give those differences of a resolved spool that can be stored so the action REVISE.
+    None of `suspects`, objects that are damaged, is revised."""
     if not files.signed:
         return
     where = (
@@ -64,7 +67,7 @@ def choose(catalog: Catalog, spool: Spool, files: LargeFiles) -> None:
         if difference.action == Action.CLONE and files.form is Form.REFLINK:
             continue  # a clone shares all of it
         before = _object_before(spool, difference)
-        if before is not None and _can_go_on(catalog, before, files):
+        if before is not None and before not in suspects and _can_go_on(catalog, before, files):
             chosen.append(difference._replace(action=Action.REVISE, use=before))
     if chosen:
         spool.replace(chosen)

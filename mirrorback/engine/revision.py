@@ -15,7 +15,7 @@ from mirrorback.engine.tally import Tally
 from mirrorback.errors import Damaged, DeltaTooLarge, NoSpace
 from mirrorback.model import Digest, Metadata
 from mirrorback.plan import guards, large
-from mirrorback.store import content, live, node, past, probe, reading, schema, system
+from mirrorback.store import clones, content, live, node, past, probe, reading, schema, system
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.difference import Difference
 from mirrorback.store.durable import scratch
@@ -143,7 +143,7 @@ class Revision:
 
             def make(st: os.stat_result, revised: Reviser) -> Digest:
                 os.ftruncate(new, 0)
-                if not system.clone_file(self._before.fd, new):
+                if not clones.clone_file(self._before.fd, new):
                     raise Impossible
                 limit = large.delta_limit(st.st_size)
                 digest = revised(CloneSink(new, limit, self._kit.tally.stored))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from mirrorback.engine.events import Events
 from mirrorback.engine.listing import Listing, Same
 from mirrorback.engine.source import Source
+from mirrorback.engine.suspects import NONE, Suspects
 from mirrorback.engine.walking import Folder, Walk
 from mirrorback.errors import Trouble
 from mirrorback.model import KIND_OF_FORMAT, Kind
@@ -67,12 +68,14 @@ class Survey:
         events: Events,
         *,
         checksum: bool,
+        suspects: Suspects = NONE,
     ) -> None:
         self._source = source
         self._catalog = catalog
         self._spool = spool
         self._events = events
         self._checksum = checksum
+        self._suspects = suspects
         self._counts = Counts()
         many = catalog.most_directories() >= MANY
         self._walk = Walk(source, compare_all=checksum, many=many)
@@ -111,6 +114,8 @@ class Survey:
         fingerprint = self._catalog.db.execute(
             "SELECT fingerprint FROM directory WHERE id = ?", (ROOT_DIR,)
         ).fetchone()[0]
+        if ROOT_DIR in self._suspects.folders:
+            fingerprint = None
         self._walk.add(Folder(b"", ROOT_DIR, old is not None, fingerprint))
 
     def _met(self, folder: Folder, found: Same | Listing | Trouble, cursor: tree.Cursor) -> None:
@@ -144,7 +149,7 @@ class Survey:
         self._counts.bytes += size
         self._events.advance(files, size)
         if folders:
-            known = live.children(self._catalog, folder.id)
+            known = self._suspects.looked_at(live.children(self._catalog, folder.id))
             for name in folders:
                 raw = os.fsencode(name)
                 number, fingerprint = known[raw]
@@ -164,7 +169,7 @@ class Survey:
             same = self._same_files(folder, rows)
             rows = [row for row in rows if row not in same]
             olds = live.rows_besides(self._catalog, folder.id, same)
-        known = live.children(self._catalog, folder.id)
+        known = self._suspects.looked_at(live.children(self._catalog, folder.id))
         device = self._source.device
         for row in rows:
             name = os.fsencode(row[0])
@@ -176,7 +181,10 @@ class Survey:
                 if old is not None and old.kind == Kind.DIRECTORY:
                     self._spool.gone_below(known[name][0])
             elif live.unchanged(row, old) and not (self._checksum and old.kind == Kind.FILE):
-                if old.stale:
+                if old.object in self._suspects.objects:
+                    difference = self._difference(looked, row, dev, old)
+                    self._spool.change(difference._replace(same_content=1, same_metadata=1))
+                elif old.stale:
                     self._spool.add("stale", old.entry, 0)
             elif row[2] & 0o170000 == FILE and old.kind == Kind.FILE:
                 self._altered_file(looked, row, dev, old)
@@ -201,7 +209,7 @@ class Survey:
 
     def _same_files(self, folder: Folder, rows: list[tree.Row]) -> Set[tree.Row]:
         """Count those of the files that have not changed, as far as that is seen at once."""
-        if self._checksum:
+        if self._checksum or folder.id in self._suspects.folders:
             return frozenset()
         same = live.same_files(self._catalog, folder.id, rows)
         size = sum(row[3] for row in same)
@@ -341,6 +349,8 @@ class Survey:
             action = Action.REUSE
         elif same_content and difference.kind == Kind.FILE:
             action = Action.CLONE
+        if old.object in self._suspects.objects:
+            action = difference.action
         self._spool.change(
             difference._replace(
                 # What was read last counts, not what the listing said before.

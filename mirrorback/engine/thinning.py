@@ -12,11 +12,13 @@ from mirrorback.engine.removal import Fate, Removal, freed_by
 from mirrorback.errors import Damaged, NoSpace, Refused, UsageError
 from mirrorback.model import Snapshot
 from mirrorback.plan import retention
-from mirrorback.plan.retention import FOR_SPACE, Policy
+from mirrorback.plan.retention import FOR_SPACE, Policy, read_policy
 from mirrorback.plan.spans import instant
 from mirrorback.store import probe
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.repository import Repository
+
+__all__ = ["NightlyThinning", "Policy", "Thinned", "read_policy", "thin", "would_thin"]
 
 
 @dataclass

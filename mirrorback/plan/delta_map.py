@@ -22,7 +22,7 @@ Column = NDArray[np.int64]
 
 _FEW = 1 << 20  # pieces that any chain may come to
 _SHARED = 16  # times that an average segment may be copied beyond that
-_ROWS = 1 << 14  # pieces that are Python objects at a time
+_ROWS = 1 << 14  # pieces that are looked at together
 
 
 class Composed(NamedTuple):
@@ -43,9 +43,10 @@ class Composed(NamedTuple):
         """The version's size in bytes."""
         return int(self.bounds[-1])
 
-    def pieces(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """What bytes [start, end) are made of, as (length, source, offset), in order.
-        Raises ValueError where the range is not within the version."""
+    def rows(self, start: int, end: int) -> Iterator[tuple[Column, Column, Column]]:
+        """What bytes [start, end) are made of, in order: columns of lengths, sources and
+        offsets, some pieces at a time.  Raises ValueError where the range is not within the
+        version."""
         if not 0 <= start <= end <= self.size:
             raise ValueError(f"no range of {self.size} bytes: {start} to {end}")
         if start == end:
@@ -54,15 +55,15 @@ class Composed(NamedTuple):
         stop = int(np.searchsorted(self.bounds, end, "left"))
         for at in range(first, stop, _ROWS):
             some = slice(at, min(at + _ROWS, stop))
-            for begin, length, source, offset in zip(
-                self.bounds[some].tolist(),
-                self.length[some].tolist(),
-                self.source[some].tolist(),
-                self.offset[some].tolist(),
-                strict=False,  # there may be a bound more
-            ):
-                skipped = max(start - begin, 0)
-                yield min(length, end - begin) - skipped, source, offset + skipped
+            begin, length = self.bounds[:-1][some], self.length[some]
+            skipped = np.maximum(start - begin, 0)
+            wanted = np.minimum(length, end - begin) - skipped
+            yield wanted, self.source[some], self.offset[some] + skipped
+
+    def pieces(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """The same one piece at a time, as (length, source, offset)."""
+        for columns in self.rows(start, end):
+            yield from zip(*(column.tolist() for column in columns), strict=True)
 
 
 def validate(segments: Segments, old_size: int, base_size: int, plain_size: int) -> None:

@@ -11,12 +11,12 @@ files are at hand.
 from __future__ import annotations
 
 import struct
-import threading
 from array import array
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import xxhash
 import zstandard
 from numpy.typing import NDArray
 
@@ -76,19 +76,48 @@ def frame_length(data: bytes) -> int | None:
     return None
 
 
-_LOCAL = threading.local()  # making one takes longer than a frame does
+class _Decompressors:
+    """Those that no thread uses: making one takes longer than a frame does.  (A thread of
+    libfuse is a new one to Python at each call, so that it cannot keep its own.)"""
+
+    def __init__(self) -> None:
+        self._idle: list[zstandard.ZstdDecompressor] = []
+
+    def content(self, data: bytes | memoryview) -> bytes:
+        """The content of one frame.  Raises ZstdError."""
+        try:
+            found = self._idle.pop()
+        except IndexError:
+            found = zstandard.ZstdDecompressor()
+        try:
+            return found.decompress(data, allow_extra_data=False)
+        finally:
+            self._idle.append(found)
 
 
-def _decompressor() -> zstandard.ZstdDecompressor:
-    """This thread's own."""
-    try:
-        found: zstandard.ZstdDecompressor = _LOCAL.decompressor
-    except AttributeError:
-        found = _LOCAL.decompressor = zstandard.ZstdDecompressor()
-    return found
+_DECOMPRESSORS = _Decompressors()
 
 
-def decoded(data: bytes, size: int | None) -> bytes:
+# A frame of FRAME bytes as one raw block: magic, descriptor, size, the block's header.
+_STORED = struct.pack("<IBH", _ZSTD_MAGIC, 0x64, FRAME - 256) + (FRAME << 3 | 1).to_bytes(
+    3, "little"
+)
+_STORED_LENGTH = len(_STORED) + FRAME + 4
+
+
+def stored(data: bytes) -> memoryview | None:
+    """The content of a zstd frame of FRAME bytes that did not compress, as a part of `data`,
+    which spares a copy; None for any other frame, which `decoded` may know.  Raises Damaged
+    where its checksum, the lower half of XXH64, is wrong (RFC 8878, 3.1.1)."""
+    if len(data) != _STORED_LENGTH or not data.startswith(_STORED):
+        return None
+    content = memoryview(data)[len(_STORED) : -4]
+    if xxhash.xxh64_intdigest(content) & 0xFFFFFFFF != _LENGTH.unpack_from(data, len(data) - 4)[0]:
+        raise Damaged("the delta has a damaged frame")
+    return content
+
+
+def decoded(data: bytes | memoryview, size: int | None) -> bytes:
     """The content of one zstd frame, which has to be of `size` bytes; with None, of 1 to
     FRAME bytes.  Takes no more memory than that.  Raises Damaged."""
     try:
@@ -96,7 +125,7 @@ def decoded(data: bytes, size: int | None) -> bytes:
         fits = 0 < told.content_size <= FRAME if size is None else told.content_size == size
         if not fits or not told.has_checksum or told.dict_id:
             raise Damaged("the delta has a frame that is not of its kind")
-        content = _decompressor().decompress(data, allow_extra_data=False)
+        content = _DECOMPRESSORS.content(data)
     except zstandard.ZstdError as error:
         raise Damaged("the delta has a damaged frame") from error
     if len(content) != told.content_size:

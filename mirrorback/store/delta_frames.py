@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from mirrorback.errors import Damaged
 from mirrorback.store import delta_format as form
 
+Content = bytes | memoryview
+
 _FEW = 1 << 12  # frames
+_READ = 32  # frames by one read: 1 MiB
 _TOGETHER = 512  # frames between two places that are kept
 
 
@@ -62,35 +66,63 @@ class Frames:
         data = b"".join(map(self._frame, range(first, last + 1)))
         return data[begin : begin + length]
 
+    def some(self, numbers: Sequence[int]) -> list[Content]:
+        """Frames by their numbers, which rise, neighbours by one read; none are kept.  Raises
+        Damaged and OSError."""
+        found: list[Content] = []
+        at = 0
+        while at < len(numbers):
+            first = numbers[at]
+            count = 1
+            while numbers[at : at + count + 1][-1] == first + count and count < _READ:
+                count += 1
+            found += self._decode(first, count)
+            at += count
+        return found
+
     def all(self) -> Iterator[tuple[bytes, int]]:
         """All plaintext, a frame at a time, and the bytes each takes in the file; none are
         kept.  Raises Damaged and OSError."""
         for number in range(len(self._lengths)):
-            yield self._decode(number), int(self._lengths[number])
+            yield bytes(self._decode(number, 1)[0]), int(self._lengths[number])
 
     def _frame(self, number: int) -> bytes:
         data = self._decoded.get(number)
         if data is not None:
             return data
-        data = self._decode(number)
+        data = bytes(self._decode(number, 1)[0])
         with self._lock:
             self._decoded[number] = data
             while len(self._decoded) > self._kept:
                 del self._decoded[next(iter(self._decoded))]  # the one that came first
         return data
 
-    def _decode(self, number: int) -> bytes:
+    def _decode(self, number: int, count: int) -> list[Content]:
+        """Neighbouring frames."""
+        ends = self._ends(number, count)
+        data = read(self._fd, ends[-1] - ends[0], ends[0])
+        if count == 1:
+            size = self._size(number)
+            content = form.stored(data) if size == form.FRAME else None
+            return [form.decoded(data, size) if content is None else content]
+        view = memoryview(data)
+        return [
+            form.decoded(view[begin - ends[0] : end - ends[0]], self._size(number + nth))
+            for nth, (begin, end) in enumerate(itertools.pairwise(ends))
+        ]
+
+    def _size(self, number: int) -> int:
+        return min(form.FRAME, self.plain_size - number * form.FRAME)
+
+    def _ends(self, number: int, count: int) -> list[int]:
+        """Where neighbouring frames begin, and where the last of them ends."""
         if self._few is not None:
-            place = self._few[number]
-            length = self._few[number + 1] - place
-        else:
-            group = number // _TOGETHER
-            before = self._lengths[group * _TOGETHER : number].sum(dtype=np.int64)
-            place, length = int(self._places[group]) + int(before), int(self._lengths[number])
-        data = os.pread(self._fd, length, place)
-        if len(data) < length:
-            data = read(self._fd, length, place)
-        return form.decoded(data, min(form.FRAME, self.plain_size - number * form.FRAME))
+            return self._few[number : number + count + 1]
+        group = number // _TOGETHER
+        before = self._lengths[group * _TOGETHER : number].sum(dtype=np.int64)
+        place = int(self._places[group]) + int(before)
+        lengths = self._lengths[number : number + count].tolist()
+        return list(itertools.accumulate(lengths, initial=place))
 
 
 def read(fd: int, length: int, place: int) -> bytes:

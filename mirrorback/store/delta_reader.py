@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from blake3 import blake3
@@ -15,7 +15,7 @@ from mirrorback.model import SIZE_LIMIT, Digest, Segments
 from mirrorback.store import delta_commands
 from mirrorback.store import delta_format as form
 from mirrorback.store.content import CHUNK
-from mirrorback.store.delta_frames import Frames, read, read_up_to
+from mirrorback.store.delta_frames import Content, Frames, read, read_up_to
 
 FEW_SEGMENTS = 1 << 12  # 96 KiB
 FRAMES_KEPT = 8  # decoded, of each reader: 256 KiB
@@ -38,6 +38,8 @@ class DeltaReader:
     # `length` bytes of plaintext from `offset`: the content of a LITERAL segment.  Raises
     # OSError, Damaged where a frame it needs is, and ValueError where there is no such range.
     literal: Callable[[int, int], bytes]
+    # The frames of these numbers, rising, decoded; none are kept.  Raises OSError, Damaged.
+    frames: Callable[[Sequence[int]], list[Content]]
 
     def __init__(self, fd: int, *, scan: bool = False, kept: int = FRAMES_KEPT) -> None:
         """Open by the index at the file's end.  With `scan`, an index that is lost is rebuilt
@@ -63,6 +65,7 @@ class DeltaReader:
         self.base_digest = None if index is None else index.base_digest
         self._frames = Frames(fd, self._source.lengths, self._source.plain_size, kept)
         self.literal = self._frames.plain
+        self.frames = self._frames.some
 
     @property
     def plain_size(self) -> int:

@@ -12,16 +12,25 @@ from mirrorback.store import content, system
 LIMIT = 1 << 20  # a small file is never longer
 
 
-def replace(folder: int, name: bytes, data: bytes) -> None:
+def replace(
+    folder: int, name: bytes, data: bytes, *, keep: bool = False, lasting: bool = True
+) -> None:
     """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.
-    Raises OSError."""
+    `keep`: with owner and mode of the file that is there.  Not `lasting`: without the
+    last sync, so that a power cut may undo it.  Raises OSError."""
     fd = _write_new(folder, name, data)
     try:
+        if keep:
+            with contextlib.suppress(FileNotFoundError):
+                st = os.stat(name, dir_fd=folder)
+                os.fchown(fd, st.st_uid, st.st_gid)
+                os.fchmod(fd, st.st_mode & 0o7777)
         os.fsync(fd)
     finally:
         os.close(fd)
     os.rename(name + b".new", name, src_dir_fd=folder, dst_dir_fd=folder)
-    os.fsync(folder)
+    if lasting:
+        os.fsync(folder)
 
 
 def write_new(folder: int, name: bytes, data: bytes) -> None:

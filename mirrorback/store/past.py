@@ -227,6 +227,16 @@ def twins(catalog: Catalog, digest: Digest, number: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def marked(catalog: Catalog) -> list[tuple[int, str]]:
+    """The objects with which something is wrong, and what: directories, parents first, then
+    all else, newest first."""
+    return catalog.db.execute(
+        "SELECT v.object, v.problem FROM verified v JOIN object o ON o.id = v.object"
+        " WHERE v.problem IS NOT NULL"
+        " ORDER BY o.kind != 2, CASE WHEN o.kind = 2 THEN o.id ELSE -o.id END"
+    ).fetchall()
+
+
 def source_ctime(catalog: Catalog, number: int) -> int:
     """The ctime that the source's inode had when an object was last seen there."""
     row = catalog.db.execute("SELECT ctime FROM object WHERE id = ?", (number,)).fetchone()

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from mirrorback.errors import Trouble
-from mirrorback.store import content, reading, system
+from mirrorback.store import clones, content, reading, system
 from mirrorback.store.delta_reader import DeltaReader
 from mirrorback.store.delta_writer import DeltaWriter
 from mirrorback.store.differing import differing
@@ -100,7 +100,7 @@ class ShareSink:
 
     def _share(self, shift: int, start: int, stop: int) -> bool:
         with self._noted():
-            return system.clone_range(self._before, start + shift, stop - start, self._new, start)
+            return clones.clone_range(self._before, start + shift, stop - start, self._new, start)
 
     def _take(self, start: int, end: int) -> None:
         while start < end:

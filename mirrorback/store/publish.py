@@ -21,24 +21,33 @@ A snapshot is removed likewise: sync what is to take the place of deltas that de
 on it, commit that it is going, give these, sync, move its folder to `trash/`, empty
 that, commit that it is gone.  That it is going is committed while nobody reads it
 (`in_use`).
+
+What is damaged is mended in this order (`mend_objects`): write the right files to `redo/`, each
+with the list of the inodes that it is to take the place of; give each of these a name in
+`damaged/`; sync; commit that the files are to be given; give them, in the mirror too, and
+make the folders that are missing (dressed in `trash/`, then renamed); sync; note that it is
+done.  Cut before the commit, nothing has changed; after it, `finish_mending` goes on.  That
+an object is sound again is noted last, by who has read it back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mirrorback.errors import Damaged
 from mirrorback.store import (
     durable,
     encoding,
     in_use,
+    mend,
     node,
     placed,
     probe,
     record,
     remove,
+    schema,
     settings,
     spool,
     supersede,
@@ -175,6 +184,7 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
     was in flight."""
     spool.discard(repo.inner_path(SPOOL))
     complete(repo, catalog)
+    finish_mending(repo, catalog)
     for number, name, _root in catalog.in_state(DELETING):
         finish_removal(repo, catalog, number, name, progress)
     if repo.root_number(repo.inner, INCOMING) is not None:
@@ -273,6 +283,25 @@ def finish_removal(
         system.sync_filesystem(repo.fd)
     record.deleted(catalog, number)
     return sparing
+
+
+def mend_objects(repo: Repository, catalog: Catalog, mends: Mapping[int, Replaced | None]) -> None:
+    """Let objects have the files that lie ready for them in `redo/`: all their names that show
+    something damaged, or nothing.  With those that are held otherwise than before, how.
+    Raises OSError, Damaged, and the catalog's errors."""
+    system.sync_filesystem(repo.fd)
+    record.mending(catalog, mends)
+    finish_mending(repo, catalog)
+    supersede.clear_redo(repo, catalog)
+
+
+def finish_mending(repo: Repository, catalog: Catalog) -> None:
+    """The rest of mends that have been committed; nothing where there is none."""
+    waiting = [what for what in supersede.pending(catalog) if what.removal == schema.MENDING]
+    if waiting:
+        split = [what.object for what in waiting if mend.give(repo, catalog, what)]
+        system.sync_filesystem(repo.fd)
+        record.mended(catalog, [what.object for what in waiting], split)
 
 
 def empty_trash(

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 from mirrorback.store import schema
 from mirrorback.store.catalog import DELETING, PENDING, PUBLISHED, Catalog
+from mirrorback.store.schema import check as _check
+from mirrorback.store.schema import check_after as _recheck
 from mirrorback.store.spool import Spool
+
+_VERIFIED = f"({', '.join(schema.VERIFIED)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +25,6 @@ class NewSnapshot:
     root: int  # inode number of its folder on the drive
     incomplete: bool
     pin_previous: str | None = None  # why the one before it is to stay; else as it was
-
-
-def _check(columns: tuple[str, ...], **changed: str) -> str:
-    """The SQL that computes a row's check, some columns taken from elsewhere."""
-    return "row_check(" + ", ".join(changed.get(c, c) for c in columns) + ")"
 
 
 def snapshot(
@@ -58,7 +57,8 @@ def snapshot(
                 (new.pin_previous, previous[0]),
             )
         db.execute(
-            "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
+            f"INSERT INTO snapshot ({', '.join(schema.SNAPSHOT)})"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
             (
                 number,
                 new.name,
@@ -118,21 +118,79 @@ def deleting(catalog: Catalog, number: int, replaced: Iterable[Replaced]) -> Non
     what depends on it to be replaced."""
     with catalog.transaction() as db:
         for new in replaced:
-            form = schema.WHOLE if new.base is None else schema.DELTA
-            db.execute("DELETE FROM delta WHERE object = ?", (new.object,))
-            if new.base is not None:
-                db.execute(
-                    "INSERT INTO delta VALUES (?1, ?2, ?3, row_check(?1, ?2, ?3))",
-                    (new.object, new.base, new.stored),
-                )
-            db.execute(
-                f"UPDATE object SET drive = ?1, digest_of_row = {_check(schema.OBJECT, drive='?1')}"
-                " WHERE id = ?2",
-                (form, new.object),
-            )
+            form = _reform(db, new)
             values = (new.object, form, number)
-            db.execute("INSERT INTO replacing VALUES (?, ?, NULL, ?)", values)
+            db.execute(
+                "INSERT INTO replacing (object, form, patched, removal) VALUES (?, ?, NULL, ?)",
+                values,
+            )
         db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (DELETING, number))
+
+
+def _reform(db: sqlite3.Connection, new: Replaced) -> int:
+    """Let an object be held as it has been written anew; the form."""
+    form = schema.WHOLE if new.base is None else schema.DELTA
+    db.execute("DELETE FROM delta WHERE object = ?", (new.object,))
+    if new.base is not None:
+        db.execute(
+            "INSERT INTO delta VALUES (?1, ?2, ?3, row_check(?1, ?2, ?3))",
+            (new.object, new.base, new.stored),
+        )
+    _set_drive(db, new.object, form)
+    return form
+
+
+def _set_drive(db: sqlite3.Connection, number: int, drive: int) -> None:
+    db.execute(
+        f"UPDATE object SET drive = ?1, digest_of_row = {_recheck(schema.OBJECT, drive='?1')}"
+        " WHERE id = ?2",
+        (drive, number),
+    )
+
+
+def damaged(catalog: Catalog, number: int, time: int, problem: str) -> None:
+    """Note that something is wrong with an object; `time` as in `snapshot`."""
+    with catalog.transaction() as db:
+        db.execute(
+            f"INSERT OR REPLACE INTO verified {_VERIFIED} VALUES (?, ?, ?)", (number, time, problem)
+        )
+
+
+def mending(catalog: Catalog, mends: Mapping[int, Replaced | None]) -> None:
+    """Note that the files of some objects, which lie in `redo/`, are to take the place of what
+    is damaged; where one is held otherwise than before, how."""
+    with catalog.transaction() as db:
+        for number, new in mends.items():
+            if new is not None:
+                form = _reform(db, new)
+            else:
+                row = db.execute("SELECT drive FROM object WHERE id = ?", (number,)).fetchone()
+                form = schema.DELTA if row[0] == schema.DELTA else schema.WHOLE
+            values = (number, form, schema.MENDING)
+            db.execute(
+                "INSERT INTO replacing (object, form, patched, removal) VALUES (?, ?, NULL, ?)",
+                values,
+            )
+
+
+def mended(catalog: Catalog, mends: Iterable[int], split: Iterable[int]) -> None:
+    """Note that these objects have their files, some of them `split` over several inodes."""
+    with catalog.transaction() as db:
+        for number in split:
+            _set_drive(db, number, schema.SPLIT)
+        for number in mends:
+            where = "object = ? AND removal = ?"
+            db.execute(f"DELETE FROM replacing WHERE {where}", (number, schema.MENDING))
+
+
+def sound(catalog: Catalog, numbers: Iterable[int], time: int) -> None:
+    """Note that objects were read back and nothing is wrong with them; `time` as in
+    `snapshot`."""
+    with catalog.transaction() as db:
+        db.executemany(
+            f"INSERT OR REPLACE INTO verified {_VERIFIED} VALUES (?, ?, NULL)",
+            ((n, time) for n in numbers),
+        )
 
 
 def deleted(catalog: Catalog, number: int) -> None:
@@ -185,11 +243,14 @@ def _totals(
 
 
 def _take_over(db: sqlite3.Connection, spool: Spool, number: int, previous: int) -> None:
-    db.executemany("INSERT INTO owner VALUES (?, ?, ?, ?, ?)", spool.new_owners())
+    db.executemany(
+        "INSERT INTO owner (id, uid, gid, user, grp) VALUES (?, ?, ?, ?, ?)", spool.new_owners()
+    )
     if not spool.used:
         return
     db.execute(
-        "INSERT INTO main.directory SELECT id, parent, name, NULL FROM spool.directory ORDER BY id"
+        "INSERT INTO main.directory (id, parent, name)"
+        " SELECT id, parent, name FROM spool.directory ORDER BY id"
     )
     db.execute("INSERT OR IGNORE INTO main.attributes SELECT digest, value FROM spool.attributes")
     columns = ", ".join(schema.OBJECT)
@@ -198,7 +259,7 @@ def _take_over(db: sqlite3.Connection, spool: Spool, number: int, previous: int)
         " FROM spool.object ORDER BY id"
     )
     db.execute(
-        f"UPDATE main.entry SET last = :at, digest_of_row = {_check(schema.ENTRY, last=':at')}"
+        f"UPDATE main.entry SET last = :at, digest_of_row = {_recheck(schema.ENTRY, last=':at')}"
         " WHERE id IN (SELECT entry FROM spool.gone WHERE NOT replaced"
         " UNION SELECT entry FROM spool.closed)",
         {"at": previous},
@@ -217,33 +278,34 @@ def _take_deltas(db: sqlite3.Connection) -> None:
     """Objects that are deltas from now on."""
     db.execute(
         f"UPDATE main.object SET drive = {schema.DELTA},"
-        f" digest_of_row = {_check(schema.OBJECT, drive=str(schema.DELTA))}"
+        f" digest_of_row = {_recheck(schema.OBJECT, drive=str(schema.DELTA))}"
         " WHERE id IN (SELECT object FROM spool.delta)"
     )
     db.execute(
         "INSERT OR REPLACE INTO main.delta SELECT object, base, stored,"
         f" {_check(schema.DELTA_ROW)} FROM spool.delta"
     )
-    db.execute("INSERT INTO main.replacing SELECT object, form, patched, NULL FROM spool.replacing")
+    db.execute(
+        "INSERT INTO main.replacing (object, form, patched)"
+        " SELECT object, form, patched FROM spool.replacing"
+    )
 
 
 def _update_rows(db: sqlite3.Connection) -> None:
     """What changes of rows that stay: the source's numbers, marks, fingerprints."""
     fresh = {"ino": "r.ino", "ctime": "r.ctime", "nlink": "r.nlink"}
-    columns = {c: f"main.object.{c}" for c in schema.OBJECT}
     db.execute(
         "UPDATE main.object SET ino = r.ino, ctime = r.ctime, nlink = r.nlink, digest_of_row ="
-        f" {_check(schema.OBJECT, **(columns | fresh))}"
+        f" {_recheck(schema.OBJECT, 'main.object.', **fresh)}"
         " FROM spool.refresh r WHERE r.object = main.object.id"
     )
     db.execute(
-        f"UPDATE main.object SET drive = 1, digest_of_row = {_check(schema.OBJECT, drive='1')}"
+        f"UPDATE main.object SET drive = 1, digest_of_row = {_recheck(schema.OBJECT, drive='1')}"
         " WHERE id IN (SELECT object FROM spool.split)"
     )
-    columns = {c: f"main.entry.{c}" for c in schema.ENTRY}
     db.execute(
         "UPDATE main.entry SET stale = s.stale, digest_of_row ="
-        f" {_check(schema.ENTRY, **(columns | {'stale': 's.stale'}))}"
+        f" {_recheck(schema.ENTRY, 'main.entry.', stale='s.stale')}"
         " FROM spool.stale s WHERE s.entry = main.entry.id"
     )
     db.execute(
@@ -253,4 +315,4 @@ def _update_rows(db: sqlite3.Connection) -> None:
 
 
 def _remember(db: sqlite3.Connection, key: str, value: object) -> None:
-    db.execute("INSERT OR REPLACE INTO property VALUES (?, ?)", (key, value))
+    db.execute("INSERT OR REPLACE INTO property (key, value) VALUES (?, ?)", (key, value))

@@ -24,6 +24,7 @@ SPOOL = b"spool.db"
 RESERVE = b"reserve"
 SIGNATURES = b"signatures"
 REDO = b"redo"
+DAMAGED = b"damaged"  # what a repair has set apart
 README = b"README.txt"
 MIRROR = b"mirror.toml"
 RESERVE_BYTES = 4 << 20
@@ -301,6 +302,11 @@ class Repository:
 def undo_name(number: int) -> bytes:
     """The name in `redo/` of what an object of history will be: its reverse delta."""
     return b"%d.undo" % number
+
+
+def bad_name(number: int) -> bytes:
+    """The name in `redo/` of the list of inodes that an object must not show any more."""
+    return b"%d.bad" % number
 
 
 def redo_name(number: int) -> bytes:

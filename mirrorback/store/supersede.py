@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Metadata, Snapshot
-from mirrorback.store import content, durable, live, node, past, schema, system, tree
+from mirrorback.store import clones, content, durable, live, node, past, schema, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import (
@@ -27,6 +27,7 @@ from mirrorback.store.repository import (
     REDO,
     SIGNATURES,
     Repository,
+    bad_name,
     redo_name,
     undo_name,
 )
@@ -61,9 +62,9 @@ def give(repo: Repository, catalog: Catalog, what: Replacing) -> None:
             return  # all was done, and the file has gone
         metadata, _digest = live.object_row(catalog, what.object)
         for row, snapshot, folder in _shown(repo, catalog, what.object):
-            with _writable(folder, snapshot):
+            with writable(folder, snapshot):
                 _replace(redo, new, folder, row.name, metadata, what.form)
-            _restore_time(catalog, row.dir, snapshot, folder)
+            restore_time(catalog, row.dir, snapshot, folder)
     finally:
         os.close(redo)
 
@@ -95,9 +96,9 @@ def patch(repo: Repository, catalog: Catalog, what: Replacing) -> None:
 
 def clear_redo(repo: Repository, catalog: Catalog) -> None:
     """Empty `redo`, but for what is left to do.  Raises OSError."""
-    needed = set()
+    needed: set[bytes] = set()
     for what in pending(catalog):
-        needed.add(undo_name(what.object))
+        needed.update((undo_name(what.object), bad_name(what.object)))
         if what.patched is not None:
             needed.add(redo_name(what.patched))
     redo = repo.open_inner(REDO)
@@ -166,21 +167,23 @@ def _shown(
 
 
 @contextlib.contextmanager
-def _writable(folder: int, snapshot: Snapshot) -> Iterator[None]:
-    """A directory of history for the time of a change, though someone has closed it.  Raises
-    DriveError where that is impossible."""
+def writable(folder: int, snapshot: Snapshot) -> Iterator[None]:
+    """A directory of a snapshot for the time of a change, though someone has closed it.
+    Raises DriveError where that is impossible."""
     if os.access(b".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
         yield
         return
     mode = stat.S_IMODE(os.fstat(folder).st_mode)
     try:
         os.fchmod(folder, mode | 0o700)
-        yield
-        os.fchmod(folder, mode)
+        try:
+            yield
+        finally:
+            os.fchmod(folder, mode)
     except PermissionError as error:
         raise DriveError(
-            f"a folder in {snapshot.name} cannot be written, and a large file in it is to become a"
-            " reverse delta: make it writable again, and run again"
+            f"a folder in {snapshot.name} cannot be written, and a file in it is to be replaced:"
+            " make it writable again, and run again"
         ) from error
 
 
@@ -225,7 +228,7 @@ def _link(redo: int, new: bytes, folder: int, name: bytes, *, anew: bool) -> Non
     except OSError as error:
         if error.errno != errno.EMLINK:
             raise
-        _duplicate(redo, new, link)
+        duplicate(redo, new, link)
     os.rename(link, name, src_dir_fd=redo, dst_dir_fd=folder)
 
 
@@ -238,7 +241,7 @@ def _set_aside(folder: int, name: bytes) -> None:
     raise FileExistsError(errno.EEXIST, "too many of them have been set aside", name)
 
 
-def _duplicate(redo: int, new: bytes, name: bytes) -> None:
+def duplicate(redo: int, new: bytes, name: bytes) -> None:
     """A second inode like a file of `redo`, which has all links that the drive allows."""
     old = os.open(new, system.READ_SAFELY, dir_fd=redo)
     try:
@@ -251,7 +254,7 @@ def _duplicate(redo: int, new: bytes, name: bytes) -> None:
         os.close(old)
 
 
-def _restore_time(catalog: Catalog, directory: int, snapshot: Snapshot, fd: int) -> None:
+def restore_time(catalog: Catalog, directory: int, snapshot: Snapshot, fd: int) -> None:
     """Give a directory the mtime back that it has lost when a name in it changed."""
     place = catalog.db.execute(
         "SELECT parent, name FROM directory WHERE id = ?", (directory,)
@@ -279,7 +282,7 @@ def _in_mirror(repo: Repository, catalog: Catalog, number: int) -> Iterator[int]
                 return
             with _copied(repo, fd, folder, name) as own:
                 yield own
-            _restore_time(catalog, directory, catalog.snapshots()[-1], folder)
+            restore_time(catalog, directory, catalog.snapshots()[-1], folder)
         finally:
             os.close(fd)
     finally:
@@ -309,7 +312,7 @@ def _copied(repo: Repository, old: int, folder: int, name: bytes) -> Iterator[in
     try:
         with durable.scratch(redo, b"copy") as fd:
             st = os.fstat(old)
-            if not system.clone_file(old, fd):
+            if not clones.clone_file(old, fd):
                 for offset, data in content.pieces(old, st):
                     content.write_all(fd, data, offset)
                 os.ftruncate(fd, st.st_size)

@@ -27,11 +27,8 @@ O_NOATIME = getattr(os, "O_NOATIME", 0)
 RESTORED_FLAGS = 0x10 | 0x20 | 0x40 | 0x80
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
-_FICLONE = 0x40049409
-_FICLONERANGE = 0x4020940D
-_ZFS_MAGIC = 0x2FC12FC1
-_ZFS_CLONES = "/sys/module/zfs/parameters/zfs_bclone_enabled"
-_CANNOT = (
+# How a system says that it, or a file system, cannot do a thing.
+CANNOT = (
     errno.EINVAL,
     errno.ENOSYS,
     errno.ENOTSUP,
@@ -246,59 +243,10 @@ def rename_new(src_dir: int, src: bytes, dst_dir: int, dst: bytes) -> None:
 # --- inodes ----------------------------------------------------------------------------
 
 
-def clone_file(src_fd: int, dst_fd: int) -> bool:
-    """Let an empty file share all bytes of another: by FICLONE, on ZFS by copy_file_range,
-    where its block cloning is switched on.  False where impossible.  Raises OSError."""
-    if not LINUX:
-        return False
-    import fcntl
-
-    try:
-        fcntl.ioctl(dst_fd, _FICLONE, src_fd)
-    except OSError as error:
-        if error.errno not in _CANNOT:
-            raise
-        return _clones_blocks(src_fd) and _copy_in_kernel(src_fd, dst_fd)
-    return True
-
-
-def clone_range(src_fd: int, offset: int, length: int, dst_fd: int, at: int) -> bool:
-    """Let a range of a file share the bytes of another's (FICLONERANGE), all of it whole
-    blocks; False where impossible.  Raises OSError."""
-    if not LINUX:
-        return False
-    import fcntl
-
-    try:
-        fcntl.ioctl(dst_fd, _FICLONERANGE, struct.pack("=qQQQ", src_fd, offset, length, at))
-    except OSError as error:
-        if error.errno in _CANNOT:
-            return False
-        raise
-    return True
-
-
-def _clones_blocks(fd: int) -> bool:
-    """Whether copy_file_range shares blocks on the file system of `fd` (OpenZFS 2.2 and later,
-    zfs(4), zfs_bclone_enabled)."""
-    statfs = (ctypes.c_long * 32)()  # begins with f_type
-    if _libc().fstatfs(fd, ctypes.byref(statfs)) != 0 or statfs[0] != _ZFS_MAGIC:
-        return False
-    try:
-        with open(_ZFS_CLONES, encoding="ascii") as file:
-            return file.read().strip() == "1"
-    except OSError:
-        return False
-
-
-def _copy_in_kernel(src_fd: int, dst_fd: int) -> bool:
-    size, at = os.fstat(src_fd).st_size, 0
-    while at < size:
-        done = os.copy_file_range(src_fd, dst_fd, size - at, at, at)
-        if not done:
-            break  # it has become shorter
-        at += done
-    return at == size
+def file_system_number(fd: int) -> int | None:
+    """The f_type of the file system of `fd` (statfs(2), Linux); None where it is not told."""
+    statfs = (ctypes.c_long * 32)()  # begins with it
+    return None if _libc().fstatfs(fd, ctypes.byref(statfs)) else statfs[0]
 
 
 def punch_hole(fd: int, offset: int, length: int) -> bool:
@@ -310,7 +258,7 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
     fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     if fallocate(fd, 3, offset, length) == 0:
         return True
-    if ctypes.get_errno() in _CANNOT:
+    if ctypes.get_errno() in CANNOT:
         return False
     raise _failed()
 
@@ -436,6 +384,10 @@ def is_rotational(path: bytes) -> bool:
     return False
 
 
+# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (bytes) and M_ARENA_MAX of malloc.h.
+_MALLOC = ((-1, 16 << 20), (-3, 4 << 20), (-8, 1))
+
+
 def raise_descriptor_limit() -> None:
     """Allow this process as many open files as it may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -443,6 +395,16 @@ def raise_descriptor_limit() -> None:
         wanted = hard if hard != resource.RLIM_INFINITY else 65536
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep some megabytes of what is freed, for all threads together:
+    else buffers of a megabyte go back to the system at once, and a page fault for each 4 KiB
+    of the next one takes longer than to fill it.  Nothing where it is not glibc (mallopt(3))."""
+    mallopt = getattr(_libc(), "mallopt", None)
+    if mallopt is not None:
+        for what, value in _MALLOC:
+            mallopt(what, value)
 
 
 def path_of(dir_fd: int, name: bytes) -> bytes:

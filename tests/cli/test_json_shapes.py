@@ -148,6 +148,8 @@ def test_summary() -> None:
         "errors": 0,
         "duration_s": 0.8,
         "not_kept": {},
+        "snapshots_removed": [],
+        "bytes_freed": 0,
     }
 
 

@@ -31,8 +31,8 @@ from mirrorback.engine.backup import BackupResult
 from mirrorback.errors import MirrorbackError
 
 ALLOWED_CODES = {1, 12}
-KEPT_INSIDE = {"repository.toml", "catalog.db", "mirror.toml", "trash", "reserve", "lock", "log",
-               "redo", "signatures"}  # fmt: skip
+KEPT_INSIDE = {"repository.toml", "catalog.db", "catalog.blake3", "mirror.toml", "trash", "reserve",
+               "lock", "log", "redo", "signatures"}  # fmt: skip
 LIBRARY = ctypes.CDLL(None)
 LARGE = 1 << 18  # bytes
 NEVER = 1 << 40  # no run has so many calls

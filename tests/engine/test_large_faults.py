@@ -16,7 +16,7 @@ from filesystems import mounted, require_root
 from runs import IMAGE as SIZE
 from runs import PAGE, Heard, LargeNights, change_pages
 
-from mirrorback.engine import contents, open_large, room, verify
+from mirrorback.engine import contents, open_large, read_back, room
 from mirrorback.engine.backup import BackupOptions, backup
 from mirrorback.engine.delete import delete
 from mirrorback.engine.open_version import open_version
@@ -265,7 +265,7 @@ def test_verified_while_the_mirror_is_patched(
     large: LargeNights, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unpatched(large, image, monkeypatch)
-    read = verify._Objects._read_file
+    read = read_back.ReadBack._read_file
     done = []
 
     def slowly(self: Any, *rest: Any) -> Any:
@@ -275,7 +275,7 @@ def test_verified_while_the_mirror_is_patched(
             large.backup()
         return found
 
-    monkeypatch.setattr(verify._Objects, "_read_file", slowly)
+    monkeypatch.setattr(read_back.ReadBack, "_read_file", slowly)
     assert large.problems() == []
 
 
@@ -295,7 +295,7 @@ def test_verify_goes_on_after_a_delta_that_is_something_else(
     else:
         bad.mkdir()
     first, second = sorted(large.problems(), key=lambda problem: problem.snapshots)
-    assert first.problem == verify.DEPENDS and second.location == os.fsencode(bad)
+    assert first.problem == read_back.DEPENDS and second.location == os.fsencode(bad)
 
 
 def test_verify_goes_on_after_a_bad_sector_under_a_delta(

@@ -376,3 +376,17 @@ def test_the_level_is_zstd_s(tmp_path: Path) -> None:
             assert restored(DeltaReader(fd), b"") == text
     assert sizes[0] > sizes[2]
     assert sizes[0] < len(text) // 2
+
+
+def test_a_frame_that_did_not_compress_is_told_from_others_and_its_checksum_is_checked() -> None:
+    plain = os.urandom(form.FRAME)
+    frame = form.compressor(3).compress(plain)
+    assert form.stored(frame) == plain == form.decoded(frame, form.FRAME)
+    assert form.stored(frame + b"x") is None
+    assert form.stored(form.compressor(3).compress(bytes(form.FRAME))) is None
+    assert form.stored(form.compressor(3).compress(plain[1:])) is None
+    for at in (10, 20_000, len(frame) - 5, len(frame) - 1):
+        bad = bytearray(frame)
+        bad[at] ^= 4
+        with pytest.raises(Damaged):
+            form.stored(bytes(bad))

@@ -14,7 +14,7 @@ import pytest
 from program import python
 
 from mirrorback.errors import Damaged, Locked
-from mirrorback.store import durable, remove, system, tree, workers, xattrs
+from mirrorback.store import clones, durable, remove, system, tree, workers, xattrs
 from mirrorback.store.lock import Lock, held
 
 
@@ -247,16 +247,16 @@ def test_zfs_clones_by_copying_in_the_kernel(
         magic = ctypes.c_long * 32
         here = magic()
         assert system._libc().fstatfs(old, ctypes.byref(here)) == 0
-        monkeypatch.setattr(system, "_FICLONE", 0)
-        monkeypatch.setattr(system, "_ZFS_CLONES", os.fspath(switch))
+        monkeypatch.setattr(clones, "_FICLONE", 0)
+        monkeypatch.setattr(clones, "_ZFS_CLONES", os.fspath(switch))
         new = os.open(tmp_path / "new", os.O_RDWR | os.O_CREAT)
-        assert not system.clone_file(old, new)
-        monkeypatch.setattr(system, "_ZFS_MAGIC", here[0])
-        assert not system.clone_file(old, new)
+        assert not clones.clone_file(old, new)
+        monkeypatch.setattr(clones, "_ZFS_MAGIC", here[0])
+        assert not clones.clone_file(old, new)
         switch.write_text("0\n")
-        assert not system.clone_file(old, new)
+        assert not clones.clone_file(old, new)
         switch.write_text("1\n")
-        assert system.clone_file(old, new)
+        assert clones.clone_file(old, new)
         assert (tmp_path / "new").read_bytes() == (tmp_path / "old").read_bytes()
     finally:
         for fd in (old, new):

@@ -10,6 +10,7 @@ from mirrorback.cli import shapes, values, words
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import plain
 from mirrorback.cli.events import listener
+from mirrorback.cli.keeping import Keep
 from mirrorback.cli.options import DeltaMinSize, DryRun, Force, LargeFiles, Mode, Repo
 from mirrorback.cli.session import Session
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mirrorback.model import Summary
 
 SOME_UNREADABLE = 3
+MOST_NAMED = 3  # removed snapshots, in a line
 
 
 def register(app: typer.Typer) -> None:
@@ -67,6 +69,8 @@ def backup(
     ] = False,
     delta_min_size: DeltaMinSize = None,
     large_files: LargeFiles = None,
+    *,
+    keep: Keep,
 ) -> int:
     """Make the mirror equal to the source, and keep what it was.
 
@@ -92,6 +96,7 @@ def backup(
         large_files=values.large_files(large_files),
         force=force,
         mode=values.mode(mode),
+        policy=keep.policy(),
     )
     with listener(session, stream=True) as events:
         result = engine.backup(source, repo, options, session.now, events)
@@ -136,5 +141,18 @@ def _show(session: Session, summary: Summary, dry_run: bool) -> None:
         out.line(f"{stale} could not be read and stay as they were before")
     if summary.errors:
         out.line(f"{words.number(summary.errors, 'error')}: the snapshot is incomplete")
+    if summary.snapshots_removed:
+        _show_removed(session, summary, dry_run)
     for what, count in sorted(summary.not_kept.items()):
         out.line(f"not kept on the drive: {plain(what)} of {count:,}")
+
+
+def _show_removed(session: Session, summary: Summary, dry_run: bool) -> None:
+    names = summary.snapshots_removed
+    told = ", ".join(names) if len(names) <= MOST_NAMED or session.verbose else ""
+    freed = words.size(summary.bytes_freed)
+    removed, would = ("would be removed", "would be ") if dry_run else ("removed", "")
+    session.out.line(
+        f"{words.number(len(names), 'snapshot')} {removed} by the policy, {freed} {would}freed"
+        + (f": {told}" if told else "")
+    )

@@ -31,12 +31,21 @@ def init(
     mode: Mode = None,
     delta_min_size: DeltaMinSize = None,
     large_files: LargeFiles = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="Write it into the configuration under this name."
+        ),
+    ] = None,
 ) -> int:
     """Make a repository, and say what the drive can hold."""
     permissions = values.mode(mode)
     size, large = values.size(delta_min_size), values.large_files(large_files)
     from mirrorback.engine.create import create
+    from mirrorback.engine.night import configuration
 
+    if name is not None:
+        configuration.require_free(session.configuration_file(), name, session.now)
     found = create(
         repo,
         source,
@@ -46,5 +55,8 @@ def init(
         delta_min_size=size,
         large_files=large,
     )
+    if name is not None:
+        file = session.configuration_file()
+        configuration.add_made(file, name, source, repo, session.now)
     show(session, found)
     return 0

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirrorback.cli import shapes
+from mirrorback.cli import clock, shapes, words
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import escape, plain
-from mirrorback.cli.events import listener
+from mirrorback.cli.events import Shown, listener
 from mirrorback.cli.options import Repo
 from mirrorback.cli.session import Session, closing
 from mirrorback.errors import Damaged
 from mirrorback.model import Problem
+
+if TYPE_CHECKING:
+    from mirrorback.engine.verify import Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -21,10 +25,33 @@ def register(app: typer.Typer) -> None:
     add(app, "verify", verify)
 
 
-def verify(session: Session, repo: Repo) -> int:
-    """Read everything back, compare digests, list what is damaged."""
-    from mirrorback.engine.verify import verify as read_back
+def verify(
+    session: Session,
+    repo: Repo,
+    subset: Annotated[
+        str | None,
+        typer.Option(
+            "--subset", metavar="N%|n/m", help="Read that much by chance, or the n-th of m parts."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", metavar="TIME", help="Read so long (30m), the longest unverified first."
+        ),
+    ] = None,
+) -> int:
+    """Read everything back, compare digests, list what is damaged.
 
+    Also lists what is missing, was edited or put there by hand, or is no longer the same file
+    (a hard link) as in the other snapshots.
+
+    Exit code 4: there is something.
+    """
+    from mirrorback.engine import verify as engine
+
+    part = engine.parse_part(subset, budget)
+    outcome = engine.Outcome()
     count = 0
 
     def counted(problems: Iterable[Problem]) -> Iterator[Problem]:
@@ -35,7 +62,9 @@ def verify(session: Session, repo: Repo) -> int:
 
     with (
         listener(session) as events,
-        closing(read_back(repo, session.now, events)) as found,
+        closing(
+            engine.verify(repo, session.now, events, part, clock=clock.ticks, outcome=outcome)
+        ) as found,
     ):
         problems = counted(found)
         if session.json:
@@ -43,9 +72,34 @@ def verify(session: Session, repo: Repo) -> int:
         else:
             for problem in problems:
                 events.result(_line(problem))
-    if not (count or session.json or session.quiet):
-        session.out.line("all is well")
+        _note(events, outcome, remembering=budget is not None or count > 0)
+    if not (session.json or session.quiet):
+        _tell(session, outcome, count)
     return Damaged.exit_code if count else 0
+
+
+def _note(events: Shown, outcome: Outcome, *, remembering: bool) -> None:
+    """What is no damage, but should be known."""
+    if outcome.droppings:
+        events.warning(
+            f"{words.number(outcome.droppings, 'name')} that desktops leave behind stand in the"
+            " folders; they do no harm",
+            outcome.example,
+        )
+    if remembering and not outcome.remembered:
+        events.warning(
+            "what was read could not be remembered: the drive is read-only, the catalog is"
+            " damaged, or another run holds the repository"
+        )
+
+
+def _tell(session: Session, outcome: Outcome, count: int) -> None:
+    if outcome.files < outcome.total:
+        session.out.line(f"read {outcome.files:,} of {words.number(outcome.total, 'file')}")
+    if count:
+        session.out.line(f"{words.number(count, 'problem')} found")
+    else:
+        session.out.line("all is well" if outcome.files >= outcome.total else "no problem found")
 
 
 def _line(problem: Problem) -> str:

@@ -1,0 +1,70 @@
+"""Folders that are missing, and what they should hold."""
+
+from __future__ import annotations
+
+import os
+
+from mirrorback.engine.examine import Absent, opened
+from mirrorback.engine.history import History
+from mirrorback.model import Kind
+from mirrorback.store import mend, past, tree
+from mirrorback.store.catalog import ABOVE_ROOT
+
+
+def absent_folders(history: History) -> list[tuple[str, bytes]]:
+    """The snapshots whose whole folder is missing, each with the path where it should be.
+    Raises OSError."""
+    found = []
+    for snapshot in history.refreshed():
+        top = mend.open_top(history.repo, snapshot)
+        if top is None:
+            found.append((snapshot.name, history.location(snapshot)))
+        else:
+            os.close(top)
+    return found
+
+
+def below_missing(
+    history: History, snapshot: int, directory: int, folder: bytes, walked: set[tuple[int, int]]
+) -> list[int]:
+    """The objects that a snapshot shows below the topmost folder that is missing on the way to
+    a directory, none where none is.  `walked` holds the folders that were looked at before, by
+    snapshot and number, and gets these.  Raises OSError, Damaged."""
+    if directory == ABOVE_ROOT or (snapshot, directory) in walked:
+        return []
+    where = next((s for s in history.snapshots() if s.id == snapshot), None)
+    if where is None:
+        return []
+    at, number = b"", 1
+    for name in tree.split(folder):
+        row = past.entry(history.catalog, number, name, snapshot)
+        below = past.child(history.catalog, number, name)
+        at = tree.join(at, name)
+        if row is None or below is None:
+            return []
+        number = below
+        with opened(history.repo, where, at) as fd:
+            if isinstance(fd, Absent):
+                return []
+            if fd is None:
+                return [row.object, *_below(history, snapshot, number, walked)]
+    return []
+
+
+def _below(
+    history: History, snapshot: int, directory: int, walked: set[tuple[int, int]]
+) -> list[int]:
+    found = []
+    todo = [directory]
+    while todo:
+        at = todo.pop()
+        if (snapshot, at) in walked:
+            continue
+        walked.add((snapshot, at))
+        for row in past.entries(history.catalog, at, snapshot):
+            found.append(row.object)
+            if row.metadata.kind is Kind.DIRECTORY:
+                number = past.child(history.catalog, at, row.name)
+                if number is not None:
+                    todo.append(number)
+    return found

@@ -1,0 +1,91 @@
+"""The diary: what came of the last runs of each configured backup, kept on this machine.
+
+It answers when the drive is away.  A JSON file for each backup, in the folder for state (XDG
+Base Directory Specification; for root /var/lib/mirrorback).  Losing it costs nothing that a
+later run does not write again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from mirrorback.errors import DriveError
+from mirrorback.store import durable, tree
+
+SYSTEM = "/var/lib/mirrorback"
+RESULTS = ("ok", "incomplete", "failed", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What is known of one backup.  Times are ISO 8601 with offset; None where there is none."""
+
+    name: str
+    repository_id: str | None = None
+    last_run: str | None = None  # when the last run ended
+    last_result: str | None = None  # one of RESULTS
+    message: str | None = None  # what the last run had to say
+    last_success: str | None = None  # when the last snapshot was made
+    last_check: str | None = None  # when a run last found nothing new
+    pinned: tuple[str, ...] = ()  # snapshots that a mass change has pinned
+
+
+def folder() -> str:
+    """Where the diary is.  Raises DriveError where a person has no home."""
+    if os.geteuid() == 0:
+        return SYSTEM
+    import platformdirs
+
+    with contextlib.suppress(RuntimeError):
+        found = platformdirs.user_state_dir("mirrorback")
+        if os.path.isabs(found):
+            return found
+    raise DriveError("there is no home folder (HOME): nothing can be remembered of the runs")
+
+
+def read(where: str, name: str) -> Page:
+    """What is known of a backup: nothing, where there is no page or none that can be read."""
+    try:
+        opened = os.open(where, tree.DIRECTORY_FLAGS)
+    except OSError:
+        return Page(name)
+    try:
+        return _page(name, json.loads(durable.read(opened, _file(name))))
+    except (OSError, ValueError, RecursionError):
+        return Page(name)
+    finally:
+        os.close(opened)
+
+
+def _page(name: str, found: Any) -> Page:
+    values: dict[str, Any] = {"name": name}
+    for field in dataclasses.fields(Page)[1:]:
+        value = found.get(field.name) if isinstance(found, dict) else None
+        if field.name == "pinned":
+            value = value if isinstance(value, list) else []
+            values["pinned"] = tuple(one for one in value if isinstance(one, str))
+        else:
+            values[field.name] = value if isinstance(value, str) else None
+    if values["last_result"] not in RESULTS:
+        values["last_result"] = None
+    return Page(**values)
+
+
+def write(where: str, page: Page) -> None:
+    """Put down what is known of a backup, durably.  Raises OSError."""
+    os.makedirs(where, mode=0o700, exist_ok=True)
+    opened = os.open(where, tree.DIRECTORY_FLAGS)
+    try:
+        text = json.dumps(dataclasses.asdict(page), indent=1)
+        durable.replace(opened, _file(page.name), (text + "\n").encode())
+    finally:
+        os.close(opened)
+
+
+def _file(name: str) -> bytes:
+    return name.encode() + b".json"

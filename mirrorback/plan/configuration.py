@@ -1,0 +1,255 @@
+"""What a configuration says: the backups in it, and every mistake, with its place."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from mirrorback.errors import MirrorbackError, UsageError
+from mirrorback.plan import calendar_event
+from mirrorback.plan.calendar_event import CalendarEvent
+from mirrorback.plan.durations import parse_duration
+from mirrorback.plan.sizes import parse_size
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+MOST = 1_000_000_000  # snapshots to keep by one rule: more is a slip of the hand
+LARGE_FILES = ("auto", "delta", "reflink", "whole")
+
+Path = tuple[str, ...]  # the keys that lead to a value
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Something that is not right: where, and what, in words for one line."""
+
+    path: Path
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """One backup as it is configured; what is not given is None, or as the command line has it.
+    Sizes in bytes, patterns as in .gitignore, commands for the shell."""
+
+    name: str
+    source: str
+    repository: str
+    repository_id: str | None = None
+    exclude: tuple[str, ...] = ()
+    exclude_from: tuple[str, ...] = ()
+    exclude_caches: bool = False
+    exclude_if_present: tuple[str, ...] = ()
+    exclude_larger_than: int | None = None
+    one_file_system: bool = False
+    checksum: bool = False
+    always: bool = False
+    allow_empty_source: bool = False
+    delta_min_size: int | None = None
+    large_files: str | None = None
+    keep_last: int | None = None
+    keep_hourly: int | None = None
+    keep_daily: int | None = None
+    keep_weekly: int | None = None
+    keep_monthly: int | None = None
+    keep_yearly: int | None = None
+    keep_within: str | None = None
+    time_machine: bool = False
+    min_free: str | None = None
+    schedule: CalendarEvent | None = None
+    overdue_after: timedelta | None = None
+    verify: timedelta | None = None
+    before: str | None = None
+    after: str | None = None
+    on_failure: str | None = None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise UsageError("give text in quotes")
+    if not value.strip():
+        raise UsageError("is empty")
+    if "\0" in value:
+        raise UsageError("holds a NUL")
+    return value
+
+
+def _folder(value: object) -> str:
+    path = _text(value)
+    if not (path.startswith(("/", "~/")) or path == "~"):
+        raise UsageError("give the whole path, from / or ~/")
+    return path
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError("give true or false")
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+        raise UsageError("give a whole number, 1 or more")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (_text(value),)
+    if not isinstance(value, list):
+        raise UsageError('give a list of texts, such as [".cache/", "*.tmp"]')
+    return tuple(_text(item) for item in value)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return parse_size(str(value))
+    return parse_size(_text(value))
+
+
+def _room(value: object) -> str:
+    """A size, or a percentage of the drive."""
+    text = _text(value)
+    match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,3})?)\s*%", text.strip(), re.ASCII)
+    if match is None:
+        if "%" in text:
+            raise UsageError("give a percentage below 100, such as 10%")
+        parse_size(text)
+    elif not float(match[1]):
+        raise UsageError("0% asks for nothing")
+    return text
+
+
+def _id(value: object) -> str:
+    text = _text(value)
+    if not ID.fullmatch(text):
+        raise UsageError("is not the id of a repository: `.mirrorback/repository.toml` has it")
+    return text
+
+
+def _large_files(value: object) -> str:
+    text = _text(value)
+    if text not in LARGE_FILES:
+        raise UsageError("give auto, delta, reflink or whole")
+    return text
+
+
+def _schedule(value: object) -> CalendarEvent:
+    return calendar_event.parse(_text(value))
+
+
+def _span(value: object) -> timedelta:
+    return parse_duration(_text(value))
+
+
+_READERS: Final[Mapping[str, Callable[[object], Any]]] = {
+    "source": _folder,
+    "repository": _folder,
+    "repository-id": _id,
+    "exclude": _texts,
+    "exclude-from": _texts,
+    "exclude-caches": _flag,
+    "exclude-if-present": _texts,
+    "exclude-larger-than": _size,
+    "one-file-system": _flag,
+    "checksum": _flag,
+    "always": _flag,
+    "allow-empty-source": _flag,
+    "delta-min-size": _size,
+    "large-files": _large_files,
+    "keep-last": _count,
+    "keep-hourly": _count,
+    "keep-daily": _count,
+    "keep-weekly": _count,
+    "keep-monthly": _count,
+    "keep-yearly": _count,
+    "keep-within": _text,
+    "time-machine": _flag,
+    "min-free": _room,
+    "schedule": _schedule,
+    "overdue-after": _span,
+    "verify": _span,
+    "before": _text,
+    "after": _text,
+    "on-failure": _text,
+}
+KEYS = tuple(_READERS)
+REQUIRED = ("source", "repository")
+assert {key.replace("-", "_") for key in KEYS} | {"name"} == {f.name for f in fields(Configured)}
+
+
+def read(document: Mapping[str, Any], now: datetime) -> tuple[list[Configured], list[Mistake]]:
+    """The backups in a configuration, in its order, and the mistakes in it.
+
+    `document` is what a TOML reader made of the file.  A backup with a mistake is not among
+    the backups.  `now` is aware: a schedule that never comes after it is a mistake.
+    """
+    mistakes = [
+        Mistake((key,), f"unknown key {key!r}{_nearest(key, ('backup',))}")
+        for key in document
+        if key != "backup"
+    ]
+    tables = document.get("backup", {})
+    if not isinstance(tables, Mapping):
+        return [], [*mistakes, Mistake(("backup",), "is not a table: write [backup.NAME]")]
+    found: list[Configured] = []
+    for name, table in tables.items():
+        wrong, backup = _backup(name, table)
+        mistakes += wrong
+        if backup is not None:
+            found.append(backup)
+    mistakes += _shared(found)
+    mistakes += [
+        Mistake(("backup", one.name, "schedule"), "schedule: this never comes")
+        for one in found
+        if one.schedule is not None and one.schedule.after(now) is None
+    ]
+    return found, mistakes
+
+
+def _backup(name: str, table: object) -> tuple[list[Mistake], Configured | None]:
+    path = ("backup", name)
+    if not isinstance(table, Mapping):
+        hint = " (a backup has a name: write [backup.NAME])" if name in KEYS else ""
+        return [Mistake(path, f"{name!r} is not a table{hint}")], None
+    mistakes = []
+    if not NAME.fullmatch(name):
+        said = f"{name!r} is no name for a backup: give letters, digits, `_`, `-` and `.`"
+        mistakes.append(Mistake(path, said))
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        try:
+            if key not in _READERS:
+                raise UsageError(f"unknown key {key!r}{_nearest(key, KEYS)}")
+            values[key.replace("-", "_")] = _READERS[key](value)
+        except MirrorbackError as error:
+            known = key in _READERS
+            mistakes.append(Mistake((*path, key), f"{key}: {error}" if known else str(error)))
+    for key in REQUIRED:
+        if key not in table:
+            mistakes.append(Mistake(path, f"{name!r} has no {key}"))
+    return mistakes, None if mistakes else Configured(name=name, **values)
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    """` (did you mean ...?)`, where something is like it."""
+    close = difflib.get_close_matches(key.replace("_", "-"), list(known), 1, 0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _shared(found: Sequence[Configured]) -> list[Mistake]:
+    """Two backups in one repository: each would take the other's files for removed."""
+    mistakes = []
+    first: dict[str, Configured] = {}
+    for backup in found:
+        place = os.path.normpath(backup.repository)
+        other = first.setdefault(place, backup)
+        if other is not backup:
+            said = f"repository: {other.name!r} has the same; give each backup a folder of its own"
+            mistakes.append(Mistake(("backup", backup.name, "repository"), said))
+    return mistakes

@@ -1,0 +1,259 @@
+"""What is written for systemd, launchd and cron, judged by systemd, plistlib and cron."""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import shlex
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from program import complaint, environment, run
+
+from mirrorback.engine.night.systemd import Systemd
+from mirrorback.errors import Refused
+from mirrorback.plan.calendar_event import parse
+from mirrorback.plan.units import (
+    BEGIN,
+    END,
+    Job,
+    cron_command,
+    crontab,
+    launchd_agent,
+    mount_unit,
+    systemd_command,
+    systemd_units,
+)
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+ANALYZE = shutil.which("systemd-analyze")
+ESCAPE = shutil.which("systemd-escape")
+CRONTAB = shutil.which("crontab")
+ODD = ("/opt/my own/mirrorback", "/etc/50% of $HOME/config \"x\" 'y' \\ ä.toml")
+needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd is not installed")
+
+
+def job(name: str = "home", text: str = "daily 02:00", mount: str | None = None) -> Job:
+    return Job(name, parse(text), ("/usr/bin/true",), "/etc/mirrorback/config.toml", mount)
+
+
+@needs_systemd
+@pytest.mark.parametrize("text", ["daily 02:00", "hourly", "Mon..Fri *-*-* 08..20/3:15", "*-*~1"])
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, text: str) -> None:
+    assert ANALYZE is not None
+    written = systemd_units(job(text=text, mount="/media/alice/My Drive"), NOW)
+    for name, unit in written.items():
+        (tmp_path / name).write_text(unit)
+    done = subprocess.run(
+        [ANALYZE, "verify", "--man=no", *(str(tmp_path / name) for name in written)],
+        capture_output=True,
+        text=True,
+    )
+    said = [line for line in done.stderr.splitlines() if "mirrorback" in line]
+    assert (done.returncode, said) == (0, [])
+
+
+@needs_systemd
+def test_systemd_reads_odd_words_as_they_are(tmp_path: Path) -> None:
+    program, config = tmp_path / "my own $p %h", ODD[1]
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    odd = Job("home", parse("daily"), (str(program),), config)
+    unit = tmp_path / "mirrorback-home.service"
+    unit.write_text(systemd_units(odd, NOW)[unit.name])
+    assert ANALYZE is not None
+    done = subprocess.run([ANALYZE, "verify", "--man=no", unit], capture_output=True, text=True)
+    assert (done.returncode, [n for n in done.stderr.splitlines() if "mirrorback" in n]) == (0, [])
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
+def test_a_word_for_systemd_keeps_to_its_line(word: str) -> None:
+    written = systemd_command(["/bin/true", word]).removeprefix("/bin/true ")
+    assert written.isprintable()
+    if written.startswith('"'):
+        assert written.endswith('"')
+
+
+@pytest.mark.skipif(ESCAPE is None, reason="systemd is not installed")
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "/",
+        "/media/alice/Backup",
+        "/media/My Drive",
+        "/mnt/a-b",
+        "/.hidden/x",
+        "/mnt/ü",
+        "//mnt//x/",
+    ],
+)
+def test_a_mount_has_the_name_that_systemd_gives_it(folder: str) -> None:
+    assert ESCAPE is not None
+    done = subprocess.run(
+        [ESCAPE, "--path", "--suffix=mount", folder], capture_output=True, text=True, check=True
+    )
+    assert mount_unit(folder) == done.stdout.strip()
+
+
+def test_a_property_list_says_it_all() -> None:
+    agent = plistlib.loads(plistlib.dumps(launchd_agent(job(text="Sun 03:00"))))
+    assert agent["Label"] == "org.mirrorback.home"
+    assert agent["StartCalendarInterval"] == [{"Weekday": 0, "Hour": 3, "Minute": 0}]
+    assert agent["ProgramArguments"][:3] == ["/usr/bin/true", "run", "home"]
+    assert launchd_agent(job(text="*-*~1")) is None
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), min_size=1)))
+def test_the_shell_that_cron_starts_reads_the_words_as_they_are(words: list[str]) -> None:
+    line = cron_command(words).replace("\\%", "%")
+    assert shlex.split(line) == ["nice", "-n", "19", *words]
+
+
+def test_no_line_of_a_crontab_holds_a_line_break() -> None:
+    with pytest.raises(ValueError, match="line break"):
+        cron_command(["a\nb"])
+
+
+OTHERS = "MAILTO=me\n# mine\n5 4 * * * true\n"
+
+
+@pytest.mark.parametrize("before", ["", OTHERS, OTHERS.rstrip("\n")])
+def test_only_our_lines_of_a_crontab_change(before: str) -> None:
+    once = crontab(before, [["1 2 * * * true"]])
+    assert once.startswith(before) and once.endswith(f"{BEGIN}\n1 2 * * * true\n{END}\n")
+    assert crontab(once, [["1 2 * * * true"]]) == once
+    assert crontab(once, []).rstrip("\n") == before.rstrip("\n")
+    after = once + "9 9 * * * false\n"
+    assert crontab(after, []).splitlines() == [*before.splitlines(), "9 9 * * * false"]
+
+
+def test_a_mark_that_someone_has_damaged_takes_nothing_with_it() -> None:
+    for text in (f"{BEGIN}\n{OTHERS}", f"{OTHERS}{END}\n", f"{END}\n{OTHERS}{BEGIN}\n"):
+        assert crontab(text, []) == text
+
+
+def test_a_real_crontab_takes_the_lines(tmp_path: Path) -> None:
+    if CRONTAB is None:
+        pytest.skip("cron is not installed")
+    kept = subprocess.run([CRONTAB, "-l"], capture_output=True)
+    try:
+        subprocess.run([CRONTAB, "-"], input=OTHERS.encode(), check=True)
+        file = configured(tmp_path, "Mon..Fri 02:30")
+        for _ in range(2):
+            run("schedule", "install", "--backend", "cron", "--config", file)
+            now = subprocess.run([CRONTAB, "-l"], capture_output=True, text=True, check=True).stdout
+            assert now.startswith(OTHERS)
+            lines = now.removeprefix(OTHERS).splitlines()
+            assert (lines[0], lines[-1]) == (BEGIN, END)
+            assert lines[1].startswith("30 2 * * 1,2,3,4,5 nice -n 19 ")
+            assert lines[2].startswith("47 * * * * ") and lines[2].endswith("--if-due")
+            assert len(lines) == 4
+        run("schedule", "remove", "--backend", "cron")
+        now = subprocess.run([CRONTAB, "-l"], capture_output=True, text=True, check=True).stdout
+        assert now == OTHERS
+    finally:
+        if kept.returncode:
+            subprocess.run([CRONTAB, "-r"], check=True)
+        else:
+            subprocess.run([CRONTAB, "-"], input=kept.stdout, check=True)
+
+
+def configured(top: Path, schedule: str) -> Path:
+    file = top / "config.toml"
+    file.write_text(
+        f"[backup.home]\nsource = '{top}'\nrepository = '{top}/r'\nschedule = '{schedule}'\n"
+    )
+    return file
+
+
+def test_what_a_scheduler_cannot_say_is_an_error(tmp_path: Path) -> None:
+    file = configured(tmp_path, "*-*~1")
+    for backend in ("cron", "launchd"):
+        told = complaint("schedule", "show", "--backend", backend, "--config", file, code=2)
+        assert "cannot come at *-*~01 00:00:00" in told
+    file.write_text(f"[backup.home]\nsource = '{tmp_path}'\nrepository = '/r'\n")
+    assert "no backup has a schedule" in complaint("schedule", "--config", file, code=2)
+    assert "give systemd" in complaint("schedule", "show", "--backend", "at", code=2)
+    assert "give install" in complaint("schedule", "burn", code=2)
+
+
+def test_show_tells_what_install_writes_and_the_next_run(tmp_path: Path) -> None:
+    file = configured(tmp_path, "daily 02:00")
+    shown = run("schedule", "show", "--backend", "systemd", "--config", file, "--json").json
+    assert [Path(one["path"]).name for one in shown["files"]] == [
+        "mirrorback-home.service",
+        "mirrorback-home.timer",
+    ]
+    assert "T02:00:00" in shown["runs"][0]["next_run"]
+    assert "OnCalendar=*-*-* 02:00:00" in shown["files"][1]["text"]
+    told = run("schedule", "--backend", "cron", "--config", file).out
+    assert "the next run is at" in told
+
+
+class TestSystemd:
+    """Units in a folder, without a systemd that runs."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+        return tmp_path / "units"
+
+    def test_twice_is_once_and_removed_is_as_before(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "other.timer").write_text("[Timer]\n")
+        (folder / "mirrorback-mine.service").write_text("[Service]\n")
+        before = tree(folder)
+        systemd = Systemd(str(folder), user=False)
+        systemd.install([job(mount="/media/x")], NOW)
+        once = tree(folder)
+        systemd.install([job(mount="/media/x")], NOW)
+        assert tree(folder) == once != before
+        wants = folder / "timers.target.wants" / "mirrorback-home.timer"
+        assert wants.resolve() == folder / "mirrorback-home.timer"
+        assert (folder / "media-x.mount.wants" / "mirrorback-home.service").exists()
+        assert systemd.remove() == ["mirrorback-home.service", "mirrorback-home.timer"]
+        assert tree(folder) == before
+        assert systemd.remove() == []
+
+    def test_what_is_no_longer_configured_goes(self, folder: Path) -> None:
+        systemd = Systemd(str(folder), user=False)
+        systemd.install([job("old"), job("home")], NOW)
+        systemd.install([job("home")], NOW)
+        assert not [name for name in tree(folder) if "old" in name]
+        assert (folder / "mirrorback-home.timer").exists()
+
+    def test_a_unit_of_someone_else_is_left_alone(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "mirrorback-home.timer").write_text("[Timer]\nOnCalendar=yearly\n")
+        before = tree(folder)
+        with pytest.raises(Refused, match="is not ours"):
+            Systemd(str(folder), user=False).install([job()], NOW)
+        assert tree(folder) == before
+
+    def test_a_user_is_told_of_lingering(self, folder: Path) -> None:
+        notes = Systemd(str(folder), user=True).install([job()], NOW)
+        assert any("enable-linger" in note for note in notes)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """What lies in a folder: files by their text, links by where they lead."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            found[str(path.relative_to(folder))] = f"-> {os.readlink(path)}"
+        elif path.is_file():
+            found[str(path.relative_to(folder))] = path.read_text()
+    return found
+
+
+def test_without_any_scheduler(tmp_path: Path) -> None:
+    if os.path.isdir("/run/systemd/system"):
+        pytest.skip("systemd runs here")
+    file = configured(tmp_path, "daily")
+    env = environment(PATH=str(tmp_path))
+    assert "neither systemd" in complaint("schedule", "--config", file, env=env, code=2)
