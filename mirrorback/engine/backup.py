@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mirrorback.engine import create, planned, resolve, room, totals
+from mirrorback.engine import create, lost_mirror, planned, resolve, room, totals
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.pins import unpinning
@@ -224,8 +224,9 @@ class _Run:
     def _backup(self, source: Source, catalog: Catalog, spool: Spool) -> None:
         snapshots = catalog.snapshots()
         mirror = snapshots[-1] if snapshots else None
+        lost = lost_mirror.bring_back(self._repo, catalog, self._events)
         with catalog.held():
-            made = self._make(source, catalog, spool, mirror)
+            made = self._make(source, catalog, spool, mirror, lost=lost)
         if made is None:
             assert mirror is not None
             self._nothing_new(catalog, spool, mirror)
@@ -234,16 +235,24 @@ class _Run:
             self._publish(catalog, spool, root, mirror, cost)
 
     def _make(
-        self, source: Source, catalog: Catalog, spool: Spool, mirror: Snapshot | None
+        self,
+        source: Source,
+        catalog: Catalog,
+        spool: Spool,
+        mirror: Snapshot | None,
+        *,
+        lost: bool,
     ) -> tuple[int, resolve.Cost] | None:
         """Survey, plan and build; the inode number of the new snapshot's root and what it
-        cost, None where there is nothing new."""
+        cost, None where there is nothing new.  `lost`: the mirror has no folder."""
         counts, cost = self._look(source, catalog, spool)
+        if mirror is not None and lost:
+            cost = lost_mirror.with_mirror(cost, mirror)
         self._remember_settings()
         self._summary.dirs = counts.dirs
         self._summary.errors = counts.errors
         self._summary.files_stale = counts.stale
-        wanted = mirror is None or self._options.always
+        wanted = mirror is None or lost or self._options.always
         if not wanted and planned.nothing_new(spool):
             _spool_refreshes(spool)
             self._summary.files_unmodified = counts.files - counts.stale

@@ -226,5 +226,7 @@ def _of_catalog(repo: Repository, catalog: Catalog, held: bool) -> Iterator[Find
                 f"snapshot {snapshot.name}",
                 Level.BAD,
                 f"its folder {settings.escape(name)} is gone",
-                "what only it held is lost; `mirrorback delete` forgets it",
+                "the next backup makes a new one from the source"
+                if snapshot.current
+                else "what only it held is lost; `mirrorback delete` forgets it",
             )

@@ -20,7 +20,13 @@ from mirrorback.store import in_use, past, settings, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.connection import WAIT_S
 from mirrorback.store.past import PastRow
-from mirrorback.store.repository import CATALOG, DELTA_SUFFIX, Repository, drive_errors
+from mirrorback.store.repository import (
+    CATALOG,
+    CURRENT,
+    DELTA_SUFFIX,
+    Repository,
+    drive_errors,
+)
 from mirrorback.store.schema import DELTA
 
 TOPS_KEPT = 64
@@ -128,7 +134,7 @@ class History:
         """Why a snapshot's folder cannot be opened."""
         if all(one.id != snapshot.id for one in self.refreshed()):
             return NotInHistory(f"snapshot {snapshot.name} has just been removed")
-        name = "current" if snapshot.current else snapshot.name
+        name = os.fsdecode(CURRENT) if snapshot.current else snapshot.name
         return Damaged(
             f"the folder {name} of snapshot {snapshot.name} is missing from the repository:"
             " if you have moved or renamed it, move it back"
@@ -142,6 +148,17 @@ class History:
         """Close the folders of all snapshots but these."""
         for number in [number for number in self._tops if number not in kept]:
             os.close(self._tops.pop(number))
+
+    def trouble(self) -> str | None:
+        """What is to be told of the mirror, where it has no folder any more."""
+        if os.access(CURRENT, os.F_OK, dir_fd=self.repo.fd, follow_symlinks=False):
+            return None
+        from mirrorback.engine import lost_mirror  # hardly ever
+
+        with drive_errors(), translated():
+            if not lost_mirror.is_lost(self.repo, self.catalog):
+                return None
+            return lost_mirror.told(self.repo, self.catalog)
 
     def location(self, snapshot: Snapshot) -> bytes:
         """The absolute path of a snapshot's folder."""
