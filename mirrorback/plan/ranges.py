@@ -39,7 +39,7 @@ def _meant(word: str, snapshots: Sequence[Snapshot], now: datetime) -> list[Snap
         raise UsageError(f"{word}: a range is FIRST..LAST; one of them may be left out")
     begin = when.resolve(first, snapshots, now).id if first else 0
     end = when.resolve(last, snapshots, now).id if last else snapshots[-1].id - 1
-    if begin > end and last:
+    if begin > end and len(snapshots) > 1:
         raise UsageError(f"{word}: the first is newer than the last; turn them round")
     found = [snapshot for snapshot in snapshots if begin <= snapshot.id <= end]
     if not found:
