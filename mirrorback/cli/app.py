@@ -30,6 +30,7 @@ COMMANDS = {
     "cat": "cat",
     "mount": "mount",
     "verify": "verify",
+    "rebuild": "rebuild",
     "delete": "delete",
     "doctor": "doctor",
 }

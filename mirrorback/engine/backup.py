@@ -18,6 +18,7 @@ from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
 from mirrorback.engine.tally import Tally
+from mirrorback.engine.unseen import Unseen
 from mirrorback.errors import Refused, UsageError
 from mirrorback.model import Change, ChangeKind, Kind, Snapshot, Summary
 from mirrorback.plan import guards, naming
@@ -277,8 +278,16 @@ class _Run:
 
     def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:
         """Survey and plan, with the guards that look at what was found."""
+        with contextlib.closing(Unseen(self._repo, catalog, spool)) as unseen:
+            return self._look_with(unseen, source, catalog, spool)
+
+    def _look_with(
+        self, unseen: Unseen, source: Source, catalog: Catalog, spool: Spool
+    ) -> tuple[Counts, resolve.Cost]:
         self._events.phase(Phase.SURVEY)
-        survey = Survey(source, catalog, spool, self._events, checksum=self._options.checksum)
+        survey = Survey(
+            source, catalog, spool, self._events, unseen, checksum=self._options.checksum
+        )
         counts = survey.run()
         had = live.count_below(catalog, 1)[0:2] if counts.files + counts.dirs <= 1 else (0, 0)
         if sum(had) and not self._options.allow_empty_source:
@@ -288,7 +297,7 @@ class _Run:
             )
         self._events.phase(Phase.PLAN)
         large_files = None if self._options.dry_run else self._large_files
-        cost = resolve.Resolver(source, catalog, spool, large_files).run()
+        cost = resolve.Resolver(source, catalog, spool, large_files, unseen).run()
         counts.files += cost.kept
         counts.stale += cost.kept
         return counts, cost

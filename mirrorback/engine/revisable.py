@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mirrorback.errors import UsageError
-from mirrorback.model import Kind
+from mirrorback.model import Digest, Kind
 from mirrorback.plan import large
 from mirrorback.plan.large import Form
 from mirrorback.store import past, schema
@@ -50,8 +50,14 @@ class LargeFiles:
         return self.signed and difference.kind == Kind.FILE and difference.size >= self.min_size
 
 
-def choose(catalog: Catalog, spool: Spool, files: LargeFiles) -> None:
-    """Give those differences of a resolved spool that can be stored so the action REVISE."""
+def choose(
+    catalog: Catalog,
+    spool: Spool,
+    files: LargeFiles,
+    digest: Callable[[int], Digest | None],
+) -> None:
+    """Give those differences of a resolved spool that can be stored so the action REVISE.
+    `digest` finds that of an object, if it has to by reading it."""
     if not files.signed:
         return
     where = (
@@ -64,7 +70,9 @@ def choose(catalog: Catalog, spool: Spool, files: LargeFiles) -> None:
         if difference.action == Action.CLONE and files.form is Form.REFLINK:
             continue  # a clone shares all of it
         before = _object_before(spool, difference)
-        if before is not None and _can_go_on(catalog, before, files):
+        if before is None or not _can_go_on(catalog, before, files):
+            continue
+        if digest(before) is not None:
             chosen.append(difference._replace(action=Action.REVISE, use=before))
     if chosen:
         spool.replace(chosen)

@@ -445,6 +445,12 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))
 
 
+def descriptor_limit() -> int:
+    """How many files this process may have open."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 65536 if soft == resource.RLIM_INFINITY else soft
+
+
 def path_of(dir_fd: int, name: bytes) -> bytes:
     """A path for calls that take no descriptor (Linux)."""
     return b"/proc/self/fd/%d/%s" % (dir_fd, name)
