@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import itertools
 from pathlib import Path
 from typing import Any
 
 from runs import Heard, Nights
 
-from mirrorback.engine.rebuild import Rebuilt, RebuildOptions, rebuild
+from mirrorback.engine.rebuild import RebuildOptions, Rebuilt, rebuild
 
 CATALOG = ".mirrorback/catalog.db"
 
@@ -62,15 +62,10 @@ def changes(nights: Nights) -> list[list[tuple[object, ...]]]:
     """What `diff` tells of each two neighbours, and of the oldest and the newest."""
     with nights.history() as history:
         names = [snapshot.name for snapshot in history.snapshots()]
-        pairs = [*zip(names, names[1:], strict=False), (names[0], names[-1])]
+        pairs = [*itertools.pairwise(names), (names[0], names[-1])]
         return [[(c.path, c.change, c.from_path) for c in history.diff(*pair)] for pair in pairs]
 
 
 def inodes(top: Path) -> set[int]:
     """Inode numbers of all that is no folder in a repository."""
     return {p.lstat().st_ino for p in top.rglob("*") if p.is_symlink() or not p.is_dir()}
-
-
-def at(nights: Nights, moment: datetime) -> None:
-    """The next backup is made a day after this moment."""
-    nights.now = moment

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -104,8 +105,10 @@ class _Rebuild:
         if not old.pending:
             self._guard(old, layout)
         with tempfile.TemporaryDirectory(prefix="mirrorback-") as folder:
-            inside = partial(os.path.join, os.fsencode(folder))
-            return self._made(layout, old, inside(CATALOG), inside(SPOOL))
+            inside = os.fsencode(folder)
+            return self._made(
+                layout, old, os.path.join(inside, CATALOG), os.path.join(inside, SPOOL)
+            )
 
     def locked(self) -> Rebuilt:
         """All of it, as the only writer of the repository."""
@@ -128,10 +131,7 @@ class _Rebuild:
         self._tidy()
         if kept is None:
             return made
-        return Rebuilt(
-            *(getattr(made, field) for field in Rebuilt.__dataclass_fields__ if field != "kept"),
-            kept=repo.inner_path(kept),
-        )
+        return dataclasses.replace(made, kept=repo.inner_path(kept))
 
     # --- the old catalog, and what a run that was cut has left ---------------------------------
 
@@ -219,9 +219,7 @@ class _Rebuild:
                 if self._options.digests:
                     rotational = system.is_rotational(self._repo.path)
                     threads = 1 if rotational else THREADS
-                    self._problems += digesting.take_all(
-                        new, files, self._events, threads=threads
-                    )
+                    self._problems += digesting.take_all(new, files, self._events, threads=threads)
             versions, count = new.db.execute(
                 "SELECT (SELECT count(*) FROM entry), (SELECT count(*) FROM object WHERE kind = 1)"
             ).fetchone()
@@ -230,9 +228,7 @@ class _Rebuild:
         names = tuple(row.name for row, _held in ordered)
         return Rebuilt(names, versions, count, self._deltas, self._problems)
 
-    def _gather(
-        self, new: NewCatalog, tops: list[Callable[[], int]], names: list[str]
-    ) -> None:
+    def _gather(self, new: NewCatalog, tops: Sequence[Callable[[], int]], names: list[str]) -> None:
         def trouble(snapshot: int, path: bytes, reason: str) -> None:
             self._error(f"cannot be read: {reason}", tree.join(names[snapshot - 1].encode(), path))
 

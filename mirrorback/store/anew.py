@@ -99,7 +99,7 @@ class NewCatalog:
         )
         return number
 
-    def object(self, metadata: Metadata, sparse: bool = False) -> int:
+    def new_object(self, metadata: Metadata, sparse: bool = False) -> int:
         """A new object's id; `sparse` is the form that its digest is to have."""
         number = self._next_object
         self._next_object += 1
@@ -294,9 +294,7 @@ class NewCatalog:
             " WHERE l.object = object.id"
         )
         columns = ", ".join(schema.OBJECT)
-        self.db.execute(
-            f"UPDATE object SET digest_of_row = row_check({columns}) WHERE nlink > 1"
-        )
+        self.db.execute(f"UPDATE object SET digest_of_row = row_check({columns}) WHERE nlink > 1")
 
     def _totals(self) -> tuple[list[int], list[int]]:
         """Of each snapshot the number of files, and their bytes."""

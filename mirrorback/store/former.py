@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import sqlite3
 import struct
 from typing import NamedTuple
@@ -100,8 +99,11 @@ def _rows(catalog: Catalog) -> list[FormerRow]:
     return [
         FormerRow(number, name, time, offset, bool(incomplete), pinned)
         for number, name, time, offset, incomplete, pinned in rows
-        if isinstance(name, str) and FOLDER_NAME.fullmatch(name)
-        and isinstance(time, int) and isinstance(offset, int) and abs(offset) < 86_400
+        if isinstance(name, str)
+        and FOLDER_NAME.fullmatch(name)
+        and isinstance(time, int)
+        and isinstance(offset, int)
+        and abs(offset) < 86_400
         and (pinned is None or isinstance(pinned, str))
     ]
 
@@ -110,5 +112,3 @@ def agrees(former: Former, dated: set[str], mirror: bool) -> bool:
     """Whether the folders are those of the catalog's snapshots."""
     names = [row.name for row in former.snapshots]
     return set(names[:-1]) == dated and bool(names) == mirror
-
-

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mirrorback.model import KIND_OF_FORMAT, Kind, Metadata
-from mirrorback.store import content, node, owners, system, tree, xattrs
+from mirrorback.store import content, owners, system, tree, xattrs
 from mirrorback.store.anew import ABOVE, NewCatalog
 from mirrorback.store.catalog import ROOT_DIR
 from mirrorback.store.repository import DELTA_SUFFIX
@@ -62,8 +62,8 @@ class Gatherer:
         progress: Callable[[int], None],
         number: Number,
     ) -> None:
-        """`number` tells the inode of a listed name.  `tops` open the folders of the snapshots, oldest first.  `progress` is told how
-        many names were read."""
+        """`tops` open the folders of the snapshots, oldest first.  `progress` is told how
+        many names were read; `number` tells the inode of a listed name."""
         self._tops = tops
         self._new = new
         self._trouble = trouble
@@ -150,7 +150,7 @@ class Gatherer:
         target = os.readlink(name, dir_fd=fd) if kind is Kind.SYMLINK else None
         metadata = _of(st, xattrs.read_at(fd, name), target)
         sparse = kind is Kind.FILE and content.wants_sparse(st)
-        number = self._known[ino] = self._new.object(metadata, sparse)
+        number = self._known[ino] = self._new.new_object(metadata, sparse)
         self._new.shown(ino, number)
         if kind is Kind.FILE and entry.name.endswith(SUFFIX) and len(entry.name) > len(SUFFIX):
             self._new.suspect(number)
@@ -172,7 +172,7 @@ class _Own:
         if metadata != self._metadata:
             self.end()
             self._metadata = metadata
-            self._object = self._new.object(metadata)
+            self._object = self._new.new_object(metadata)
             self._first = snapshot
         elif self._last != snapshot - 1:
             self.end()

@@ -47,8 +47,7 @@ def columns(spool: Spool, metadata: Metadata) -> tuple[object, ...]:
 def spooled(spool: Spool, number: int) -> tuple[object, ...] | None:
     """What has been learnt of an object's metadata, if anything has."""
     rows = spool.fetch(
-        "SELECT mode, owner, mtime, attributes, flags FROM spool.learnt"
-        " WHERE object = ? AND met",
+        "SELECT mode, owner, mtime, attributes, flags FROM spool.learnt WHERE object = ? AND met",
         (number,),
     )
     return rows[0] if rows else None
@@ -70,9 +69,7 @@ def spool_learnt(
     )
 
 
-def object_row(
-    catalog: Catalog, spool: Spool, number: int
-) -> tuple[Metadata, Digest | None]:
+def object_row(catalog: Catalog, spool: Spool, number: int) -> tuple[Metadata, Digest | None]:
     """What is kept of one object, with the digest that this backup has learnt."""
     metadata, digest = live.object_row(catalog, number)
     if digest is None:

@@ -55,9 +55,7 @@ def _keep(repo: Repository, name: bytes, stamp: str) -> bytes | None:
             break
     for suffix in BESIDE:
         with contextlib.suppress(FileNotFoundError):
-            os.rename(
-                name + suffix, kept + suffix, src_dir_fd=repo.inner, dst_dir_fd=repo.inner
-            )
+            os.rename(name + suffix, kept + suffix, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
     return kept
 
 
@@ -84,5 +82,3 @@ def _clear_signatures(repo: Repository) -> None:
             os.unlink(name, dir_fd=signatures)
     finally:
         os.close(signatures)
-
-

@@ -138,9 +138,9 @@ def _withdraw(repo: Repository, dated: list[bytes], path: bytes, redo: int) -> N
     """Where a dated folder shows both the old file, which is whole after all, and its delta,
     take that away."""
     undo = set()
-    for name in os.listdir(redo):
-        if name.endswith(".undo"):
-            undo.add(os.stat(name, dir_fd=redo, follow_symlinks=False).st_ino)
+    for one in os.listdir(redo):
+        if one.endswith(".undo"):
+            undo.add(os.stat(one, dir_fd=redo, follow_symlinks=False).st_ino)
     parent, name = tree.parent_of(path)
     for snapshot in dated:
         top = os.open(snapshot, tree.DIRECTORY_FLAGS, dir_fd=repo.fd)
