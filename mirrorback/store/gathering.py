@@ -69,7 +69,7 @@ class Gatherer:
         self._trouble = trouble
         self._progress = progress
         self.number = number
-        self._most = max(2, (system.descriptor_limit() - SPARED) // (KEPT_OPEN + 1))
+        self._most = max(2, (system.raise_descriptor_limit() - SPARED) // (KEPT_OPEN + 1))
         self._cursors: dict[int, tuple[int, tree.Cursor]] = {}
         self._known: dict[int, int] = {}  # objects by inode, of the directory being read
 

@@ -17,7 +17,7 @@ import pytest
 HERE = Path(__file__).parent
 STEP = int(os.environ.get("MIRRORBACK_CUT_STEP", "7"))
 LONGEST_S = 3000
-SCENARIOS = ["First", "Night", "Delete", "Restore", "Large", "LargeDelete"]
+SCENARIOS = ["First", "Night", "Delete", "Rebuild", "Restore", "Large", "LargeDelete"]
 
 
 @pytest.fixture(scope="session")
