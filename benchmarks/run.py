@@ -27,8 +27,8 @@ from report import Report
 from source import Source
 
 BACKUPS = ("first", "unchanged", "one-percent")  # in the order in which they are run
-BIG = (*BACKUPS, "restore", "delete")
-SMALL = ("unchanged", "one-percent", "first", "restore", "delete", "history", "memory")
+BIG = (*BACKUPS, "restore", "rebuild", "delete")
+SMALL = ("unchanged", "one-percent", "first", "restore", "rebuild", "delete", "history", "memory")
 LARGE = ("image", "mailbox", "database", "encoder", "oldest", "mount", "large-memory")
 NIGHTS = (*SMALL, *LARGE)
 PEERED = {*BIG, "image"}  # with other tools
@@ -145,6 +145,7 @@ def _steps(bench: Bench, nights: set[str]) -> dict[str, Callable[[], None]]:
         "unchanged": bench.unchanged,
         "one-percent": bench.one_percent,
         "restore": bench.restore,
+        "rebuild": bench.rebuild,
         "delete": bench.delete,
         "history": bench.history,
     }

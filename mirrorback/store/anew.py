@@ -35,8 +35,11 @@ _INDEXES = """
 CREATE INDEX runs.run_first ON run (first);
 CREATE INDEX runs.run_last ON run (last);
 CREATE INDEX runs.run_place ON run (dir, name, last);
-CREATE INDEX runs.run_object ON run (object);
-CREATE INDEX runs.run_folder ON run (folder) WHERE folder IS NOT NULL;
+CREATE INDEX runs.run_object ON run (object, last);
+CREATE INDEX runs.run_begun ON run (dir, first);
+CREATE INDEX runs.run_folder ON run (folder, first) WHERE folder IS NOT NULL;
+CREATE INDEX runs.run_folder_end ON run (folder, last) WHERE folder IS NOT NULL;
+CREATE INDEX runs.run_moved ON run (moved) WHERE moved IS NOT NULL;
 """
 
 

@@ -19,7 +19,6 @@ def settle(db: sqlite3.Connection, snapshots: int) -> None:
         _files(db, number)
         while _folders(db, number) or _inside(db, number):
             pass
-    db.execute("CREATE INDEX runs.run_moved ON run (moved) WHERE moved IS NOT NULL")
     # What stood at the same place goes on there, unless it has moved away.
     db.execute(
         "UPDATE runs.run SET before = coalesce(moved, (SELECT p.id FROM runs.run p"
@@ -42,7 +41,7 @@ def settle(db: sqlite3.Connection, snapshots: int) -> None:
 def _files(db: sqlite3.Connection, number: int) -> None:
     """Pair the names that a snapshot has gained with those that it has lost."""
     rows = db.execute(
-        "SELECT c.object, c.id, g.id FROM runs.run c JOIN runs.run g"
+        "SELECT c.object, c.id, g.id FROM runs.run c CROSS JOIN runs.run g"
         " ON g.object = c.object AND g.last = c.first - 1"
         " WHERE c.first = ? AND c.kind != 2 AND NOT (g.dir = c.dir AND g.name = c.name)"
         " ORDER BY c.object, c.id, g.name != c.name, g.id",
@@ -66,15 +65,15 @@ def _folders(db: sqlite3.Connection, number: int) -> bool:
     """Pair directories that are new with directories that have gone, by what moved from one to
     the other; whether any were found."""
     rows = db.execute(
-        "SELECT d.id, g.id, count(*) FROM runs.run c JOIN runs.run o ON o.id = c.moved"
-        " JOIN runs.run d ON d.folder = c.dir AND d.first = c.first AND d.moved IS NULL"
-        " JOIN runs.run g ON g.folder = o.dir AND g.last = c.first - 1"
-        " WHERE c.first = ?1 AND c.name = o.name"
+        "SELECT d.id, g.id, count(*) FROM runs.run c CROSS JOIN runs.run o ON o.id = c.moved"
+        " CROSS JOIN runs.run d ON d.folder = c.dir AND d.first = c.first AND d.moved IS NULL"
+        " CROSS JOIN runs.run g ON g.folder = o.dir AND g.last = c.first - 1"
+        " WHERE c.first = ?1 AND c.moved IS NOT NULL AND c.name = o.name"
         " AND NOT EXISTS (SELECT 1 FROM runs.run p"
         "  WHERE p.dir = d.dir AND p.name = d.name AND p.last = ?1 - 1 AND p.kind = 2)"
         " AND NOT EXISTS (SELECT 1 FROM runs.run n"
         "  WHERE n.dir = g.dir AND n.name = g.name AND n.first = ?1 AND n.kind = 2)"
-        " AND NOT EXISTS (SELECT 1 FROM runs.run m WHERE m.first = ?1 AND m.moved = g.id)"
+        " AND NOT EXISTS (SELECT 1 FROM runs.run m WHERE m.moved = g.id)"
         " GROUP BY d.id, g.id ORDER BY count(*) DESC, d.id, g.id",
         (number,),
     ).fetchall()
@@ -94,12 +93,12 @@ def _inside(db: sqlite3.Connection, number: int) -> bool:
     return (
         db.execute(
             "UPDATE runs.run SET moved = p.gone FROM (SELECT c.id AS came, min(o.id) AS gone"
-            "  FROM runs.run d JOIN runs.run g ON g.id = d.moved"
-            "  JOIN runs.run c ON c.dir = d.folder AND c.first = ?1 AND c.moved IS NULL"
-            "  JOIN runs.run o ON o.dir = g.folder AND o.name = c.name AND o.last = ?1 - 1"
+            "  FROM runs.run d CROSS JOIN runs.run g ON g.id = d.moved"
+            "  CROSS JOIN runs.run c ON c.dir = d.folder AND c.first = ?1 AND c.moved IS NULL"
+            "  CROSS JOIN runs.run o ON o.dir = g.folder AND o.name = c.name AND o.last = ?1 - 1"
             "   AND o.kind = c.kind"
-            "  WHERE d.first = ?1 AND d.kind = 2 AND NOT EXISTS"
-            "   (SELECT 1 FROM runs.run m WHERE m.first = ?1 AND m.moved = o.id)"
+            "  WHERE d.first = ?1 AND d.kind = 2 AND d.moved IS NOT NULL AND NOT EXISTS"
+            "   (SELECT 1 FROM runs.run m WHERE m.moved = o.id)"
             "  GROUP BY c.id) p WHERE p.came = run.id",
             (number,),
         ).rowcount
