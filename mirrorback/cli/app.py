@@ -31,6 +31,7 @@ COMMANDS = {
     "mount": "mount",
     "verify": "verify",
     "repair": "repair",
+    "rebuild": "rebuild",
     "delete": "delete",
     "pin": "pin",
     "unpin": "pin",

@@ -20,6 +20,7 @@ from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
 from mirrorback.engine.suspects import Suspects
 from mirrorback.engine.thinning import NightlyThinning
+from mirrorback.engine.unseen import Unseen
 from mirrorback.errors import Refused, UsageError
 from mirrorback.model import Change, Snapshot, Summary
 from mirrorback.plan import guards, naming
@@ -300,10 +301,18 @@ class _Run:
 
     def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:
         """Survey and plan, with the guards that look at what was found."""
+        with contextlib.closing(Unseen(self._repo, catalog, spool)) as unseen:
+            return self._look_with(unseen, source, catalog, spool)
+
+    def _look_with(
+        self, unseen: Unseen, source: Source, catalog: Catalog, spool: Spool
+    ) -> tuple[Counts, resolve.Cost]:
         self._events.phase(Phase.SURVEY)
         suspects = Suspects.of(self._repo, catalog)
         checksum = self._options.checksum
-        survey = Survey(source, catalog, spool, self._events, checksum=checksum, suspects=suspects)
+        survey = Survey(
+            source, catalog, spool, self._events, unseen, checksum=checksum, suspects=suspects
+        )
         counts = survey.run()
         had = live.count_below(catalog, 1)[0:2] if counts.files + counts.dirs <= 1 else (0, 0)
         if sum(had) and not self._options.allow_empty_source:
@@ -313,7 +322,7 @@ class _Run:
             )
         self._events.phase(Phase.PLAN)
         large_files = None if self._options.dry_run else self._large_files
-        cost = resolve.Resolver(source, catalog, spool, large_files, suspects).run()
+        cost = resolve.Resolver(source, catalog, spool, large_files, unseen, suspects).run()
         counts.files += cost.kept
         counts.stale += cost.kept
         return counts, cost

@@ -330,7 +330,7 @@ class _Run:
         st = None if into is None else bench.target.look(into, row.name)
         step = self._decider.step(bench.target, row, st)
         if step is Step.COMPARE and into is not None and st is not None:
-            same = self._writer.has_content(into, row)
+            same = self._writer.has_content(into, row, bench.origin, path)
             step = Step.ADJUST if same else Step.REPLACE
         if step is Step.SKIP:
             self._report.count("skipped")

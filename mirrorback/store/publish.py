@@ -57,6 +57,7 @@ from mirrorback.store import (
 from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, ROOT_DIR, Catalog
 from mirrorback.store.record import NewSnapshot, Replaced
 from mirrorback.store.repository import (
+    CATALOG,
     CURRENT,
     INCOMING,
     MIRROR,
@@ -75,7 +76,10 @@ NAME_LENGTH = len("2026-11-22-020000")
 def publish(repo: Repository, catalog: Catalog, spooled: spool.Spool, new: NewSnapshot) -> None:
     """Make what stands in `incoming/` the mirror, and the mirror a dated folder.
     Raises OSError and the catalog's errors."""
-    text = f"snapshot = {settings.quoted(new.name)}\ntime = {new.time}\noffset = {new.offset}\n"
+    text = (
+        f"snapshot = {settings.quoted(new.name)}\ntime = {new.time}\noffset = {new.offset}\n"
+        f"root = {new.root}\n"
+    )
     # Not synced by itself: a journalling drive would sync all of `incoming` with it.
     durable.write_new(repo.inner, MIRROR, settings.seal(text))
     mirror = repo.root_number(repo.fd, CURRENT)
@@ -187,6 +191,8 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
     finish_mending(repo, catalog)
     for number, name, _root in catalog.in_state(DELETING):
         finish_removal(repo, catalog, number, name, progress)
+    # First: where there is no `incoming`, what lies in `redo` has been committed.
+    supersede.clear_redo(repo, catalog)
     if repo.root_number(repo.inner, INCOMING) is not None:
         os.rename(
             INCOMING,
@@ -195,12 +201,12 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
             dst_dir_fd=repo.inner,
         )
         supersede.clear_signatures(repo, catalog)
-    supersede.clear_redo(repo, catalog)
     empty_trash(repo, salvage=False, progress=progress)
     probe.clean(repo.inner)
     for folder, unfinished in (
         (repo.inner, MIRROR),
         (repo.inner, b"repository.toml"),
+        (repo.inner, CATALOG),
         (repo.fd, README),
     ):
         with contextlib.suppress(FileNotFoundError):

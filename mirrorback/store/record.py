@@ -99,6 +99,7 @@ def checked(catalog: Catalog, spool: Spool, now: int) -> None:
     spool.flush()
     with catalog.transaction() as db:
         if spool.used:
+            _take_attributes(db, spool)
             _update_rows(db)
         _remember(db, "checked", now)
 
@@ -243,16 +244,13 @@ def _totals(
 
 
 def _take_over(db: sqlite3.Connection, spool: Spool, number: int, previous: int) -> None:
-    db.executemany(
-        "INSERT INTO owner (id, uid, gid, user, grp) VALUES (?, ?, ?, ?, ?)", spool.new_owners()
-    )
+    _take_attributes(db, spool)
     if not spool.used:
         return
     db.execute(
         "INSERT INTO main.directory (id, parent, name)"
         " SELECT id, parent, name FROM spool.directory ORDER BY id"
     )
-    db.execute("INSERT OR IGNORE INTO main.attributes SELECT digest, value FROM spool.attributes")
     columns = ", ".join(schema.OBJECT)
     db.execute(
         f"INSERT INTO main.object SELECT {columns}, {_check(schema.OBJECT)}"
@@ -274,6 +272,17 @@ def _take_over(db: sqlite3.Connection, spool: Spool, number: int, previous: int)
     _update_rows(db)
 
 
+def _take_attributes(db: sqlite3.Connection, spool: Spool) -> None:
+    """Owners and extended attributes that objects name."""
+    db.executemany(
+        "INSERT INTO owner (id, uid, gid, user, grp) VALUES (?, ?, ?, ?, ?)", spool.new_owners()
+    )
+    if spool.used:
+        db.execute(
+            "INSERT OR IGNORE INTO main.attributes SELECT digest, value FROM spool.attributes"
+        )
+
+
 def _take_deltas(db: sqlite3.Connection) -> None:
     """Objects that are deltas from now on."""
     db.execute(
@@ -292,7 +301,15 @@ def _take_deltas(db: sqlite3.Connection) -> None:
 
 
 def _update_rows(db: sqlite3.Connection) -> None:
-    """What changes of rows that stay: the source's numbers, marks, fingerprints."""
+    """What changes of rows that stay: the source's numbers, marks, fingerprints; what has been
+    learnt of objects that nobody had seen in the source."""
+    learnt = ("mode", "owner", "mtime", "attributes", "flags", "btime", "digest", "sparse")
+    known = {c: f"l.{c}" for c in learnt}
+    db.execute(
+        f"UPDATE main.object SET {', '.join(f'{c} = l.{c}' for c in learnt)}, digest_of_row ="
+        f" {_recheck(schema.OBJECT, 'main.object.', **known)}"
+        " FROM spool.learnt l WHERE l.object = main.object.id"
+    )
     fresh = {"ino": "r.ino", "ctime": "r.ctime", "nlink": "r.nlink"}
     db.execute(
         "UPDATE main.object SET ino = r.ino, ctime = r.ctime, nlink = r.nlink, digest_of_row ="

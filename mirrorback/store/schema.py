@@ -198,6 +198,9 @@ CREATE TABLE spool.unread (dir INTEGER PRIMARY KEY);
 CREATE TABLE spool.fingerprint (dir INTEGER PRIMARY KEY, value BLOB);
 CREATE TABLE spool.refresh (
     object INTEGER PRIMARY KEY, ino INTEGER, ctime INTEGER, nlink INTEGER);
+CREATE TABLE spool.learnt (
+    object INTEGER PRIMARY KEY, mode, owner, mtime, attributes, flags, btime, digest, sparse,
+    met);
 CREATE TABLE spool.stale (entry INTEGER PRIMARY KEY, stale INTEGER NOT NULL);
 CREATE TABLE spool.closed (entry INTEGER PRIMARY KEY);
 CREATE TABLE spool.split (object INTEGER PRIMARY KEY);
