@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from mirrorback.model import Kind, Metadata, Owner
+from mirrorback.model import Digest, Kind, Metadata, Owner
+from mirrorback.plan.history import State
 from mirrorback.plan.holding import may_hold
 
 SOURCE = Metadata(Kind.FILE, 0o644, Owner(5, 6), 1_700_000_000_123_456_789, size=3)
@@ -63,3 +64,17 @@ def test_only_some_attributes_may_be_missing() -> None:
 )
 def test_what_it_is_must_be_the_same(other: dict[str, object]) -> None:
     assert not may_hold(replace(SOURCE, **other), SOURCE, root=False)  # type: ignore[arg-type]
+
+
+def test_versions_of_which_no_digest_is_known() -> None:
+    """One inode is one content; two are taken to be by size and time."""
+
+    def state(number: int, digest: Digest | None, mtime: int = SOURCE.mtime) -> State:
+        return State(b"f", 1, number, replace(SOURCE, mtime=mtime), digest)
+
+    known = Digest(bytes(32))
+    assert state(1, None).same_content(state(1, known, mtime=5))
+    assert state(1, None).same_content(state(2, None))
+    assert state(1, known).same_content(state(2, None))
+    assert not state(1, None).same_content(state(2, None, mtime=5))
+    assert not state(1, known).same_content(state(1, Digest(bytes(31) + b"x")))
