@@ -19,6 +19,8 @@ SETTLE_S = 3  # after a change: a night lies between a change and a backup in re
 SNAPSHOTS = 1000
 LARGE_FILES = 3  # beside the small ones, where all is read back
 LARGE_SIZE = 128 << 20  # bytes
+REBUILT = 20  # snapshots of the repository that gets a new catalog
+LIST = 'exec find "$1" -ls > /dev/null'
 PAST = Path(__file__).with_name("past.py")
 
 
@@ -104,6 +106,21 @@ class Bench:
             self._run("verify", "mirrorback", command, number)
             if self._peers:
                 self._run("verify", "cat", Command(words), number, writes=False)
+
+    def rebuild(self) -> None:
+        """A new catalog from the folders of some snapshots, against listing these."""
+        place = self._mirrorback.place
+        while len(self._mirrorback.snapshots(place)) + 1 < REBUILT:
+            self._night += 1
+            self._change()
+            run(self._mirrorback.backup(self._night))
+        command = self._mirrorback.command("rebuild", str(place), "--force", "-q")
+        for number in range(self._rounds):
+            self._run("rebuild", "mirrorback", command, number)
+            for old in (place / ".mirrorback").glob("catalog.db.before-rebuild-*"):
+                old.unlink()
+            words = ["sh", "-c", LIST, "sh", str(place)]
+            self._run("rebuild", "find -ls", Command(words), number, writes=False)
 
     def delete(self) -> None:
         """The oldest snapshot, against an equal tree of hard links."""

@@ -27,8 +27,18 @@ from report import Report
 from source import Source
 
 BACKUPS = ("first", "unchanged", "one-percent")  # in the order in which they are run
-BIG = (*BACKUPS, "restore", "verify", "delete")
-SMALL = ("unchanged", "one-percent", "first", "restore", "verify", "delete", "history", "memory")
+BIG = (*BACKUPS, "restore", "verify", "rebuild", "delete")
+SMALL = (
+    "unchanged",
+    "one-percent",
+    "first",
+    "restore",
+    "verify",
+    "rebuild",
+    "delete",
+    "history",
+    "memory",
+)
 LARGE = ("image", "mailbox", "database", "encoder", "oldest", "mount", "large-memory")
 NIGHTS = (*SMALL, *LARGE)
 PEERED = {*BIG, "image"}  # with other tools
@@ -146,6 +156,7 @@ def _steps(bench: Bench, nights: set[str]) -> dict[str, Callable[[], None]]:
         "one-percent": bench.one_percent,
         "restore": bench.restore,
         "verify": bench.verify,
+        "rebuild": bench.rebuild,
         "delete": bench.delete,
         "history": bench.history,
     }

@@ -80,11 +80,23 @@ class Session:
 
         return resolved(given, self.config, self.now)
 
-    def history(self, repository: str) -> History:
-        """Open a repository for reading.  Raises MirrorbackError."""
+    def history(self, repository: str, *, needs_folders: bool = False) -> History:
+        """Open a repository for reading; a mirror whose folder is missing is told, unless the
+        command `needs_folders`, and will tell.  Raises MirrorbackError."""
         from mirrorback.engine.history import History
 
         cwd = None
         with contextlib.suppress(OSError):  # the folder we are in may be gone
             cwd = os.getcwdb()
-        return History.open(repository, self.now, cwd)
+        history = History.open(repository, self.now, cwd)
+        if not needs_folders:
+            self._tell_of_mirror(history)
+        return history
+
+    @staticmethod
+    def _tell_of_mirror(history: History) -> None:
+        trouble = history.trouble()
+        if trouble is not None:
+            from mirrorback.cli.output import complain
+
+            complain(f"warning: {trouble}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from mirrorback.model import Change, Entry, Finding, Problem, Repair, Snapshot, 
 if TYPE_CHECKING:
     from mirrorback.engine.night.configuration import Configured
     from mirrorback.engine.night.standing import Status
+
+if TYPE_CHECKING:
+    from mirrorback.engine.stats import Added, Forecast, Heavy, Share, Together, Totals
 
 Shape = dict[str, Any]
 
@@ -142,6 +146,65 @@ def status(found: Status) -> Shape:
 
 def _moment(found: datetime | None) -> str | None:
     return None if found is None else found.isoformat()
+
+
+def share(found: Share) -> Shape:
+    """A snapshot as `stats` shows it."""
+    return {
+        "name": found.snapshot.name,
+        "time": iso(found.snapshot.time, found.snapshot.offset),
+        "current": found.snapshot.current,
+        "pinned": found.snapshot.pinned,
+        "files": found.snapshot.files,
+        "bytes": found.snapshot.bytes,
+        "exclusive": found.exclusive,
+        "frees": found.frees,
+        "estimated": found.exclusive_estimated or found.frees_estimated,
+    }
+
+
+def together(found: Together) -> Shape:
+    """What deleting some snapshots together frees."""
+    return {
+        "snapshots": [snapshot.name for snapshot in found.snapshots],
+        "frees": found.frees,
+        "estimated": found.estimated,
+    }
+
+
+def totals(found: Totals, leads: Forecast | None, now: int, zone: tzinfo) -> Shape:
+    """All snapshots together; `now` is in nanoseconds since 1970."""
+    full = None if leads is None or leads.full_in is None else iso(now + leads.full_in, zone)
+    return {
+        "snapshots": found.snapshots,
+        "versions": found.versions,
+        "logical_bytes": found.logical,
+        "drive_bytes": found.drive,
+        "ratio": None if found.ratio is None else round(found.ratio, 3),
+        "files_bytes": found.files,
+        "folders_bytes": found.folders,
+        "catalog_bytes": found.catalog,
+        "other_bytes": {text_of(name): size for name, size in found.rest.items()},
+        "free_bytes": found.free,
+        "estimated": found.estimated,
+        "bytes_per_day": None if leads is None else leads.per_day,
+        "full_at": full,
+    }
+
+
+def growth(found: Sequence[Added]) -> list[Shape]:
+    """What each snapshot has added, and what there was with it."""
+    shapes, total = [], 0
+    for one in found:
+        total += one.added
+        when = iso(one.time, one.offset)
+        shapes.append({"name": one.name, "time": when, "added": one.added, "total": total})
+    return shapes
+
+
+def heavy(found: Heavy) -> Shape:
+    """A path with what its versions take."""
+    return {"path": text_of(found.path), "versions": found.versions, "bytes": found.bytes}
 
 
 def ready(point: bytes) -> Shape:

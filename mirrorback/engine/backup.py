@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mirrorback.engine import create, planned, resolve, room, totals
+from mirrorback.engine import create, lost_mirror, planned, resolve, room, totals
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
+from mirrorback.engine.pins import unpinning
 from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source, require_source
 from mirrorback.engine.survey import Counts, Survey
 from mirrorback.engine.suspects import Suspects
 from mirrorback.engine.thinning import NightlyThinning
+from mirrorback.engine.unseen import Unseen
 from mirrorback.errors import Refused, UsageError
 from mirrorback.model import Change, Snapshot, Summary
 from mirrorback.plan import guards, naming
@@ -223,8 +225,9 @@ class _Run:
     def _backup(self, source: Source, catalog: Catalog, spool: Spool) -> None:
         snapshots = catalog.snapshots()
         mirror = snapshots[-1] if snapshots else None
+        lost = lost_mirror.bring_back(self._repo, catalog, self._events)
         with catalog.held():
-            made = self._make(source, catalog, spool, mirror)
+            made = self._make(source, catalog, spool, mirror, lost=lost)
         if made is None:
             assert mirror is not None
             self._nothing_new(catalog, spool, mirror)
@@ -233,16 +236,24 @@ class _Run:
             self._publish(catalog, spool, root, mirror, cost)
 
     def _make(
-        self, source: Source, catalog: Catalog, spool: Spool, mirror: Snapshot | None
+        self,
+        source: Source,
+        catalog: Catalog,
+        spool: Spool,
+        mirror: Snapshot | None,
+        *,
+        lost: bool,
     ) -> tuple[int, resolve.Cost] | None:
         """Survey, plan and build; the inode number of the new snapshot's root and what it
-        cost, None where there is nothing new."""
+        cost, None where there is nothing new.  `lost`: the mirror has no folder."""
         counts, cost = self._look(source, catalog, spool)
+        if mirror is not None and lost:
+            cost = lost_mirror.with_mirror(cost, mirror)
         self._remember_settings()
         self._summary.dirs = counts.dirs
         self._summary.errors = counts.errors
         self._summary.files_stale = counts.stale
-        wanted = mirror is None or self._options.always
+        wanted = mirror is None or lost or self._options.always
         if not wanted and planned.nothing_new(spool):
             _spool_refreshes(spool)
             self._summary.files_unmodified = counts.files - counts.stale
@@ -290,10 +301,18 @@ class _Run:
 
     def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:
         """Survey and plan, with the guards that look at what was found."""
+        with contextlib.closing(Unseen(self._repo, catalog, spool)) as unseen:
+            return self._look_with(unseen, source, catalog, spool)
+
+    def _look_with(
+        self, unseen: Unseen, source: Source, catalog: Catalog, spool: Spool
+    ) -> tuple[Counts, resolve.Cost]:
         self._events.phase(Phase.SURVEY)
         suspects = Suspects.of(self._repo, catalog)
         checksum = self._options.checksum
-        survey = Survey(source, catalog, spool, self._events, checksum=checksum, suspects=suspects)
+        survey = Survey(
+            source, catalog, spool, self._events, unseen, checksum=checksum, suspects=suspects
+        )
         counts = survey.run()
         had = live.count_below(catalog, 1)[0:2] if counts.files + counts.dirs <= 1 else (0, 0)
         if sum(had) and not self._options.allow_empty_source:
@@ -303,7 +322,7 @@ class _Run:
             )
         self._events.phase(Phase.PLAN)
         large_files = None if self._options.dry_run else self._large_files
-        cost = resolve.Resolver(source, catalog, spool, large_files, suspects).run()
+        cost = resolve.Resolver(source, catalog, spool, large_files, unseen, suspects).run()
         counts.files += cost.kept
         counts.stale += cost.kept
         return counts, cost
@@ -320,13 +339,15 @@ class _Run:
             taken = {entry.name for entry in entries} | {s.name for s in catalog.snapshots()}
         pin = None
         if mirror is not None and _is_mass_change(mirror, cost):
-            pin = (
-                f"{guards.MASS_CHANGE} on {self._now:%Y-%m-%d}: {cost.removed:,} of"
-                f" {mirror.files:,} files removed, {cost.changed:,} changed"
+            pin = guards.pin_by_mass_change(
+                mirror.pinned,
+                f"on {self._now:%Y-%m-%d}: {cost.removed:,} of {mirror.files:,} files removed,"
+                f" {cost.changed:,} changed",
             )
             self._events.warning(
                 f"{cost.removed:,} of {mirror.files:,} files were removed and {cost.changed:,}"
-                f" changed; snapshot {mirror.name} is pinned until you `mirrorback unpin` it"
+                f" changed; snapshot {mirror.name} is pinned, and no snapshot is thinned, until you"
+                f" `{unpinning(self._repo.path, mirror.name)}`"
             )
         offset = self._now.utcoffset() or timedelta()
         new = NewSnapshot(

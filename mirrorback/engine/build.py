@@ -109,6 +109,7 @@ class Build:
             catalog, spool, self._dresser, not_kept, self.tally, self._recorder, self._large
         )
         self._folders = Folders(catalog, spool, self._recorder)
+        self._has_mirror = False
 
     def run(self, crew: Crew) -> int:
         """Build all of it.  Returns the inode number of the new root.  Raises OSError
@@ -120,6 +121,7 @@ class Build:
         os.mkdir(INCOMING, 0o700, dir_fd=self._repo.inner)
         incoming = os.open(INCOMING, tree.DIRECTORY_FLAGS, dir_fd=self._repo.inner)
         current = self._open_current()
+        self._has_mirror = current is not None
         salvage = self._open_salvage()
         try:
             # Nothing inside is to inherit a group or an access control list.
@@ -292,7 +294,8 @@ class Build:
             origin = bench.mirror(folder.path), name
             self._placer.split(bench, (folder.path, name), into, number, origin)
             return
-        self.tally.warn("was missing from the mirror; taken from the source again", path)
+        if self._has_mirror:
+            self.tally.warn("was missing from the mirror; taken from the source again", path)
         difference = self._from_catalog(folder.id, name, number, entry)
         self._make(folder, bench, into, difference)
 

@@ -27,7 +27,10 @@ def cat(history: History, path: bytes, when_: str | None, out: BinaryIO) -> None
         raise NotInHistory(
             f"{settings.escape(found)} is not a file but a {row.metadata.kind.label}"
         )
-    with contextlib.closing(open_version(history, row, snapshot)) as version:
+    with (
+        history.held(snapshot),
+        contextlib.closing(open_version(history, row, snapshot)) as version,
+    ):
         read_through(found, row, version, lambda _offset, data: out.write(data))
 
 

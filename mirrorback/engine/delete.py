@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime
 
+from mirrorback.engine import removable
 from mirrorback.engine.events import Events
+from mirrorback.engine.history import History
 from mirrorback.engine.removal import Fate, freed_by, opened, reading, removing
-from mirrorback.errors import NotInHistory, Refused, UsageError
+from mirrorback.errors import UsageError
 from mirrorback.model import Snapshot
 from mirrorback.store.catalog import Catalog
+from mirrorback.store.in_use import InUse
+from mirrorback.store.repository import Repository
 
 NAMED = ("named on the command line",)
 
@@ -25,38 +28,42 @@ def delete(
 ) -> list[Fate]:
     """Remove snapshots by their names; the space is free when it returns.
 
-    Killed at any point, the next command that takes the lock goes on with it.
-    Raises Refused for the mirror and for what is pinned, NotInHistory, Locked.
+    Killed at any point, the next command that takes the lock goes on with it.  One that is
+    still being read after some seconds stays, and its fate says so.  Raises Refused for the
+    mirror, for what is pinned, and for what is not the snapshot's folder, NotInHistory, Locked:
+    then nothing was removed.
     """
     if not snapshots:
         raise UsageError("name the snapshots to delete; `mirrorback snapshots` lists them")
     with opened(repository) as repo:
         if dry_run:
             with reading(repo) as catalog:
-                chosen = _chosen(catalog, snapshots)
-                return [
-                    Fate(snapshot.name, False, NAMED, frees)
-                    for snapshot, frees in zip(chosen, freed_by(catalog, chosen), strict=True)
-                ]
-        with removing(repo, now, events) as removal:
+                return _would(repo, catalog, _chosen(repo, catalog, snapshots), now)
+        with removing(repo, now, events, removable.PATIENCE_S) as removal:
             removal.recover()
-            chosen = _chosen(removal.catalog, snapshots)
+            chosen = _chosen(repo, removal.catalog, snapshots)
             freed = removal.remove(chosen)
-        return [Fate(one.name, False, NAMED, freed[one.id]) for one in chosen]
+            fates = [Fate(one.name, False, NAMED, freed.get(one.id, 0)) for one in chosen]
+            return removal.told(fates)
 
 
-def _chosen(catalog: Catalog, names: Sequence[str]) -> list[Snapshot]:
+def _would(
+    repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot], now: datetime
+) -> list[Fate]:
+    fates = []
+    freed = freed_by(History(repo, catalog, now, b"/"), chosen)
+    for snapshot, frees in zip(chosen, freed, strict=True):
+        try:
+            removable.require_unread(repo, snapshot)
+        except InUse as error:
+            fates.append(Fate(snapshot.name, True, (str(error),), 0))
+        else:
+            fates.append(Fate(snapshot.name, False, NAMED, frees))
+    return fates
+
+
+def _chosen(repo: Repository, catalog: Catalog, names: Sequence[str]) -> list[Snapshot]:
     """The snapshots of these names, each once.  Raises Refused, NotInHistory."""
-    known = {snapshot.name: snapshot for snapshot in catalog.snapshots()}
-    chosen: dict[str, Snapshot] = {}
-    for typed in names:
-        name = os.path.basename(typed.rstrip("/")) or typed
-        snapshot = known.get(name)
-        if name in ("current", "latest", "now") or (snapshot and snapshot.current):
-            raise Refused(f"{name} is the mirror, which always stays; there is no option for that")
-        if snapshot is None:
-            raise NotInHistory(f"there is no snapshot {typed!r}; `mirrorback snapshots` lists them")
-        if snapshot.pinned is not None:
-            raise Refused(f"{name} is pinned ({snapshot.pinned}): `mirrorback unpin` it first")
-        chosen[name] = snapshot
-    return list(chosen.values())
+    chosen = removable.named(repo, catalog, names)
+    removable.require(repo, catalog, chosen)
+    return chosen

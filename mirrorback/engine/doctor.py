@@ -7,12 +7,13 @@ import stat
 from collections.abc import Iterator
 from datetime import datetime
 
-from mirrorback.errors import MirrorbackError
+from mirrorback.errors import Damaged, MirrorbackError
 from mirrorback.model import Finding, Level
 from mirrorback.store import lock, probe, settings
 from mirrorback.store.catalog import DELETING, PENDING, Catalog, translated
 from mirrorback.store.probe import Drive
 from mirrorback.store.repository import CATALOG, INCOMING, Repository, drive_errors
+from mirrorback.store.sealing import Seal
 
 LITTLE = 0.05  # of the drive, below which free space is little
 
@@ -185,13 +186,30 @@ def _of_repository(repo: Repository) -> Iterator[Finding]:
         catalog.close()
 
 
+def _seal(catalog: Catalog) -> tuple[bool, str | None]:
+    """Whether the catalog is not what was last written, and what there is to say of its seal."""
+    try:
+        found = catalog.seal()
+    except Damaged:
+        return False, "damaged"
+    return found is Seal.BROKEN, "none for its present state" if found is Seal.ABSENT else None
+
+
 def _of_catalog(repo: Repository, catalog: Catalog, held: bool) -> Iterator[Finding]:
     answer = catalog.db.execute("PRAGMA quick_check").fetchone()[0]
-    if answer == "ok":
+    broken, note = _seal(catalog)
+    if answer == "ok" and not broken:
         yield Finding("catalog", Level.GOOD, "sound", "history can be searched")
     else:
         yield Finding(
             "catalog", Level.BAD, "damaged", "the folders are unharmed; run `mirrorback rebuild`"
+        )
+    if note is not None and not held:
+        yield Finding(
+            "seal of the catalog",
+            Level.NOTE,
+            note,
+            "the next run that writes makes it anew; `mirrorback verify` checks row by row",
         )
     if held:
         yield Finding("lock", Level.NOTE, "held", "a run is at work now")
@@ -208,5 +226,7 @@ def _of_catalog(repo: Repository, catalog: Catalog, held: bool) -> Iterator[Find
                 f"snapshot {snapshot.name}",
                 Level.BAD,
                 f"its folder {settings.escape(name)} is gone",
-                "what only it held is lost; `mirrorback delete` forgets it",
+                "the next backup makes a new one from the source"
+                if snapshot.current
+                else "what only it held is lost; `mirrorback delete` forgets it",
             )

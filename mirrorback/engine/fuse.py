@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mirrorback.engine.open_version import OpenVersion
+from mirrorback.engine.uses import Uses
 from mirrorback.engine.view import Node, View
 from mirrorback.errors import MirrorbackError
 from mirrorback.model import Kind
@@ -96,6 +97,8 @@ def serve(
             # Once it was ready, this is how libfuse says that a signal has ended it.
             if not operations.begun:
                 raise MountFailed(_reason(heard.stop(), error)) from error
+        finally:
+            operations.uses.close()
 
 
 def _library() -> Any:
@@ -214,6 +217,7 @@ class Operations:
         control lists along with modes."""
         self.begun = False
         self.tell = tell
+        self.uses = Uses(view.hold)
         self._view = view
         self._ready = ready
         self._point = point
@@ -221,6 +225,7 @@ class Operations:
         self._enforce_acls = enforce_acls
         self._lock = threading.Lock()
         self._handles: dict[int, _Handle] = {}
+        self._folders: dict[int, int] = {}  # open folders: the snapshots they are in
         self._number = 0
         self._open: dict[bytes, list[_Handle]] = {}  # those that fill the page cache
         self._cached: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
@@ -238,7 +243,36 @@ class Operations:
     def getattr(self, path: str, info: Any = None) -> dict[str, int]:
         """The attributes of a path; of an open file those it was opened with."""
         handle = self._handles.get(info.fh) if info is not None else None
-        return _attributes(self._view.look(_plain(path)) if handle is None else handle.node)
+        return _attributes(self._look(path) if handle is None else handle.node)
+
+    def _look(self, path: str) -> Node:
+        """What is at a path; its snapshot is in use, if it is in one, and not the whole of it."""
+        plain = _plain(path)
+        node = self._view.look(plain)
+        if node.snapshot is not None and b"/" in plain:
+            self.uses.touch(node.snapshot.id)
+        return node
+
+    @_answers
+    def opendir(self, path: str) -> int:
+        """A folder is about to be listed."""
+        node = self._view.look(_plain(path))
+        if node.snapshot is None:
+            return 0
+        self.uses.begin(node.snapshot.id)
+        with self._lock:
+            self._number += 1
+            self._folders[self._number] = node.snapshot.id
+            return self._number
+
+    @_answers
+    def releasedir(self, _path: str | None, handle: int) -> int:
+        """It has been."""
+        with self._lock:
+            snapshot = self._folders.pop(handle, None)
+        if snapshot is not None:
+            self.uses.end(snapshot)
+        return 0
 
     @_answers
     def readdir(self, path: str, _handle: int) -> list[tuple[str, dict[str, int], int]]:
@@ -255,7 +289,7 @@ class Operations:
     @_answers
     def readlink(self, path: str) -> str:
         """Where a symlink points."""
-        target = self._view.look(_plain(path)).metadata.target
+        target = self._look(path).metadata.target
         if target is None:
             raise OSError(errno.EINVAL, "")
         return _text(target)
@@ -263,13 +297,13 @@ class Operations:
     @_answers
     def listxattr(self, path: str) -> list[str]:
         """The names of extended attributes."""
-        return [_text(name) for name, _value in self._view.look(_plain(path)).metadata.xattrs]
+        return [_text(name) for name, _value in self._look(path).metadata.xattrs]
 
     @_answers
     def getxattr(self, path: str, name: str, _position: int = 0) -> bytes:
         """The value of an extended attribute."""
         wanted = name.encode("utf-8", "surrogateescape")
-        for found, value in self._view.look(_plain(path)).metadata.xattrs:
+        for found, value in self._look(path).metadata.xattrs:
             if found == wanted:
                 return value
         raise OSError(errno.ENODATA, "")
@@ -292,7 +326,7 @@ class Operations:
             system.read_ahead(self._point, READ_AHEAD)
         where = _plain(path)
         node = self._view.look(where)
-        version = self._view.open(node)
+        version = self._opened(node)
         settled = self._view.settled(SETTLED_S)
         with self._lock:
             others = self._open.setdefault(where, [])
@@ -309,6 +343,17 @@ class Operations:
             self._handles[self._number] = handle
             info.fh = self._number
         return 0
+
+    def _opened(self, node: Node) -> OpenVersion:
+        """The content of a file; its snapshot is in use from now on."""
+        if node.snapshot is None:
+            return self._view.open(node)
+        self.uses.begin(node.snapshot.id)
+        try:
+            return self._view.open(node)
+        except BaseException:
+            self.uses.end(node.snapshot.id)
+            raise
 
     def _remember(self, path: bytes, content: tuple[int, int]) -> None:
         self._cached[path] = content
@@ -332,6 +377,8 @@ class Operations:
                 if not others:
                     del self._open[handle.path]
         handle.version.close()
+        if handle.node.snapshot is not None:
+            self.uses.end(handle.node.snapshot.id)
         return 0
 
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import time
 from collections.abc import Container, Iterator
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 
-from mirrorback.errors import Damaged, NotInHistory
+from mirrorback.errors import Damaged, Locked, NotInHistory
 from mirrorback.model import Change, Entry, Kind, Snapshot, Version
 from mirrorback.plan import history as rules
 from mirrorback.plan import paths, patterns, when
 from mirrorback.plan.history import State
-from mirrorback.store import past, settings, tree
+from mirrorback.store import in_use, past, settings, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
+from mirrorback.store.connection import WAIT_S
 from mirrorback.store.past import PastRow
-from mirrorback.store.repository import CATALOG, DELTA_SUFFIX, Repository, drive_errors
+from mirrorback.store.repository import (
+    CATALOG,
+    CURRENT,
+    DELTA_SUFFIX,
+    Repository,
+    drive_errors,
+)
 from mirrorback.store.schema import DELTA
 
 TOPS_KEPT = 64
@@ -97,6 +107,39 @@ class History:
                     self._tops[snapshot.id] = self.repo.open_folder(self.catalog, snapshot.id)
             return os.dup(self._tops[snapshot.id])
 
+    @contextlib.contextmanager
+    def held(self, snapshot: Snapshot) -> Iterator[int]:
+        """A descriptor of a snapshot's folder; while it lasts the snapshot is not removed.
+        Raises NotInHistory where it has been, Damaged where its folder is not there."""
+        until = time.monotonic() + WAIT_S
+        while True:
+            try:
+                with self.catalog.lock, translated():
+                    fd = in_use.hold(self.repo, self.catalog, snapshot.id)
+                break
+            except Locked:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(in_use.BREATH_S)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+                raise self._without_folder(snapshot) from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _without_folder(self, snapshot: Snapshot) -> Damaged | NotInHistory:
+        """Why a snapshot's folder cannot be opened."""
+        if all(one.id != snapshot.id for one in self.refreshed()):
+            return NotInHistory(f"snapshot {snapshot.name} has just been removed")
+        name = os.fsdecode(CURRENT) if snapshot.current else snapshot.name
+        return Damaged(
+            f"the folder {name} of snapshot {snapshot.name} is missing from the repository:"
+            " if you have moved or renamed it, move it back"
+        )
+
     def let_go(self) -> None:
         """Close the folders that are kept open; catalog and repository stay."""
         self._let_go(())
@@ -105,6 +148,17 @@ class History:
         """Close the folders of all snapshots but these."""
         for number in [number for number in self._tops if number not in kept]:
             os.close(self._tops.pop(number))
+
+    def trouble(self) -> str | None:
+        """What is to be told of the mirror, where it has no folder any more."""
+        if os.access(CURRENT, os.F_OK, dir_fd=self.repo.fd, follow_symlinks=False):
+            return None
+        from mirrorback.engine import lost_mirror  # hardly ever
+
+        with drive_errors(), translated():
+            if not lost_mirror.is_lost(self.repo, self.catalog):
+                return None
+            return lost_mirror.told(self.repo, self.catalog)
 
     def location(self, snapshot: Snapshot) -> bytes:
         """The absolute path of a snapshot's folder."""

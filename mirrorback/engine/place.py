@@ -14,7 +14,7 @@ from mirrorback.engine.revision import Spot
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
 from mirrorback.model import Digest, Kind, Metadata
-from mirrorback.store import clones, content, live, node, reading, system
+from mirrorback.store import clones, content, learnt, live, node, reading, system
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
 from mirrorback.store.copier import NEW_FILE, Work
 from mirrorback.store.difference import Action, Difference
@@ -229,7 +229,7 @@ class Placer:
     def _keep_apart(self, bench: Bench, folder: bytes, into: int, difference: Difference) -> None:
         """The same, where the object goes on under another name: an inode of its own."""
         assert difference.object is not None
-        metadata, digest = live.object_row(self._catalog, difference.object)
+        metadata, digest = learnt.object_row(self._catalog, self._spool, difference.object)
         try:
             origin = bench.mirror(folder), difference.name
             self._duplicate(origin, into, difference.name)
@@ -249,7 +249,7 @@ class Placer:
         """A new inode whose bytes the mirror has: content from there, all else anew."""
         number = difference.use if difference.use is not None else difference.object
         assert number is not None
-        _known, digest = live.object_row(self._catalog, number)
+        _known, digest = learnt.object_row(self._catalog, self._spool, number)
         try:
             origin, name = self._origin(bench, folder, difference, number)
             old = os.open(name, system.READ_SAFELY, dir_fd=origin)

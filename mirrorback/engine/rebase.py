@@ -29,14 +29,14 @@ def rebase(history: History, snapshot: int) -> list[Replaced]:
     """Write into `redo/` what is to take the place of deltas that cannot do without a snapshot.
     Raises Damaged where they cannot be read: then it has to stay.  Raises OSError."""
     catalog = history.catalog
-    going = past.only_in(catalog, snapshot)
+    going = past.only_in(catalog, [snapshot])
     found = past.dependents(catalog, going)
     if not found:
         return []
     redo = history.repo.open_inner(REDO)
     try:
         work = _Rebase(history, going, redo)
-        return [work.one(number, base) for number, base in found if not work.is_lost(number)]
+        return [work.one(number, base) for number, base in found if not work.is_lost(number, base)]
     finally:
         os.close(redo)
 
@@ -47,13 +47,22 @@ class _Rebase:
         self._going = going
         self._redo = redo
 
-    def is_lost(self, number: int) -> bool:
-        """Whether a delta is damaged itself: then nothing more can be lost of it."""
-        try:
-            with contextlib.ExitStack() as opened:
+    def is_lost(self, number: int, base: int) -> bool:
+        """Whether nothing more can be lost of a delta: it is damaged itself, or what it needs
+        of the snapshot is gone already."""
+        (_number, *over), base = self._way(number, base)
+        with contextlib.ExitStack() as opened:
+            try:
                 self._reader(opened, number).check()
-        except (Damaged, FileNotFoundError):
-            return True
+            except (Damaged, FileNotFoundError):
+                return True
+            try:
+                for one in over:
+                    self._reader(opened, one)
+                if base in self._going:
+                    os.close(open_object(self._history, base, delta=False))
+            except FileNotFoundError:
+                return True
         return False
 
     def one(self, number: int, base: int) -> Replaced:

@@ -12,16 +12,19 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
+from mirrorback.engine import removable
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
-from mirrorback.errors import NoSpace
+from mirrorback.engine.space import Space
+from mirrorback.errors import MirrorbackError, NoSpace, Refused
 from mirrorback.model import Snapshot
 from mirrorback.store import past, probe, publish, supersede
 from mirrorback.store.catalog import DELETING, Catalog, Unopened, translated
+from mirrorback.store.in_use import InUse
 from mirrorback.store.lock import Lock
 from mirrorback.store.record import Replaced
 from mirrorback.store.repository import (
@@ -64,31 +67,47 @@ def reading(repo: Repository) -> Iterator[Catalog]:
 
 
 @contextlib.contextmanager
-def removing(repo: Repository, now: datetime, events: Events) -> Iterator[Removal]:
-    """What removes snapshots, as the only writer of the repository.  Raises Locked."""
+def removing(
+    repo: Repository, now: datetime, events: Events, patience: float = 0.0
+) -> Iterator[Removal]:
+    """What removes snapshots, as the only writer of the repository, with so many seconds of
+    patience for who reads one.  Raises Locked."""
     lock = Lock.take(repo.inner)
     try:
         catalog = Catalog.open(repo.inner_path(CATALOG), write=True)
-        with contextlib.closing(catalog), translated(), Removal(repo, catalog, now, events) as it:
+        removal = Removal(repo, catalog, now, events, patience)
+        with contextlib.closing(catalog), translated(), removal as it:
             yield it
             it.finish()
     finally:
         lock.release()
 
 
-def freed_by(catalog: Catalog, snapshots: Sequence[Snapshot]) -> list[int]:
-    """Bytes that each of some snapshots frees when it goes, all others staying."""
-    return [past.freed_by(catalog, snapshot.id) for snapshot in snapshots]
+def freed_by(history: History, snapshots: Sequence[Snapshot]) -> list[int]:
+    """Bytes that each of some snapshots frees when they go one after the other."""
+    if not snapshots:
+        return []
+    freed = Space(history).one_by_one([[snapshot.id] for snapshot in snapshots])
+    return [max(0, one.bytes) for one in freed]
 
 
 class Removal:
     """Removes snapshots of a repository that this process has locked.  A context manager: at
     its end the reserve is set aside again."""
 
-    def __init__(self, repo: Repository, catalog: Catalog, now: datetime, events: Events) -> None:
+    def __init__(
+        self,
+        repo: Repository,
+        catalog: Catalog,
+        now: datetime,
+        events: Events,
+        patience: float = 0.0,
+    ) -> None:
         self.repo = repo
         self.catalog = catalog
         self.events = events
+        self.left: dict[str, str] = {}  # what stays, by its name, though it was to go: why
+        self._patience = patience
         self._history = History(repo, catalog, now, b"/")
         self._spare = self._sparable()
         self._recovered = True
@@ -117,7 +136,7 @@ class Removal:
         """Complete what an earlier run has begun; where nothing but room is missing for that,
         it waits for `finish`."""
         self.events.phase(Phase.RECOVER)
-        self._insist(self._recover)
+        self.insist(self._recover)
 
     def _recover(self) -> None:
         self._recovered = True
@@ -131,31 +150,65 @@ class Removal:
     def remove(self, snapshots: Sequence[Snapshot]) -> dict[int, int]:
         """Remove snapshots; the bytes that each has freed, by its id.  They are free when it
         returns.  Killed at any point, the next command that takes the lock goes on with it.
+        One that is being read, or is not the snapshot's folder any more, is `left`.
 
         Raises NoSpace where some cannot go for want of room, all others being gone, and
         Damaged where a snapshot has to stay since what depends on it cannot be read.
         """
         freed: dict[int, int] = {}
         waiting = sorted(snapshots, key=lambda one: one.id)
+        frees = self._predicted(waiting)
         self.events.phase(Phase.DELETE, sum(snapshot.files for snapshot in waiting))
         while waiting:
             later: list[Snapshot] = []
             for snapshot in waiting:
-                [frees] = freed_by(self.catalog, [snapshot])
-                failure = self._tried(snapshot)
+                try:
+                    failure = self._tried(snapshot)
+                except (InUse, Refused) as error:
+                    self._leave(snapshot, error)
+                    continue
                 if failure is None:
-                    freed[snapshot.id] = frees
+                    freed[snapshot.id] = frees[snapshot.id]
                 elif self._is_going(snapshot):
                     raise failure
                 else:
                     later.append(snapshot)
-            if len(later) == len(waiting):
+            if later and len(later) == len(waiting):
                 raise NoSpace(
                     f"{later[0].name} cannot be removed: what other snapshots need of it has to be"
                     " written anew before, and the drive has no room for that"
                 ) from failure
             waiting = later
         return freed
+
+    def _predicted(self, snapshots: Sequence[Snapshot]) -> dict[int, int]:
+        """What each will free; 0 where the drive cannot be asked, which must not keep it."""
+        try:
+            self._history.refreshed()
+            sizes = freed_by(self._history, snapshots)
+        except MirrorbackError:
+            sizes = [0] * len(snapshots)
+        finally:
+            self._history.let_go()
+        return {one.id: size for one, size in zip(snapshots, sizes, strict=True)}
+
+    def _leave(self, snapshot: Snapshot, why: InUse | Refused) -> None:
+        self.left[snapshot.name] = str(why)
+        self.events.warning(str(why))
+
+    def remaining(self) -> list[Snapshot]:
+        """All snapshots there are, those that were left as if pinned."""
+        return [
+            replace(one, pinned=self.left[one.name]) if one.name in self.left else one
+            for one in self.catalog.snapshots()
+        ]
+
+    def told(self, fates: Sequence[Fate]) -> list[Fate]:
+        """Fates, as they have become where something was left."""
+        return [
+            Fate(fate.name, True, (self.left[fate.name],), 0) if fate.name in self.left else fate
+            for fate in fates
+        ]
 
     def finish(self) -> None:
         """Complete what had to wait for room."""
@@ -166,7 +219,7 @@ class Removal:
     def _tried(self, snapshot: Snapshot) -> NoSpace | None:
         """Remove one; the error where there is no room for that."""
         try:
-            self._insist(lambda: self._remove(snapshot))
+            self.insist(lambda: self._remove(snapshot))
         except NoSpace as error:
             return error
         return None
@@ -178,7 +231,9 @@ class Removal:
                 self.repo, self.catalog, snapshot.id, snapshot.name, self.events.advance
             )
             return
-        publish.remove_snapshot(
+        about = removable.require_folder(self.repo, self.catalog, snapshot)
+        removable.require_unread(self.repo, snapshot, self._patience)
+        spared = publish.remove_snapshot(
             self.repo,
             self.catalog,
             snapshot.id,
@@ -186,6 +241,7 @@ class Removal:
             self._rebased(snapshot),
             self.events.advance,
         )
+        removable.tell(self.events, snapshot, about, spared)
 
     def _is_going(self, snapshot: Snapshot) -> bool:
         return any(number == snapshot.id for number, *_rest in self.catalog.in_state(DELETING))
@@ -199,7 +255,7 @@ class Removal:
         self._history.refreshed()
         return rebase(self._history, snapshot.id)
 
-    def _insist(self, act: Callable[[], T]) -> T:
+    def insist(self, act: Callable[[], T]) -> T:
         """Do something that may need room; again, where there is none, without what can be
         spared.  Raises NoSpace."""
         while True:

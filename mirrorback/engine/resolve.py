@@ -18,10 +18,12 @@ from mirrorback.engine.linking import Linker
 from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source
 from mirrorback.engine.suspects import NONE, Suspects
+from mirrorback.engine.unseen import Unseen
 from mirrorback.model import Kind
 from mirrorback.store import encoding, live, reading
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.difference import Action, Difference, Gone
+from mirrorback.store.learnt import UNSEEN_INO
 from mirrorback.store.spool import Spool
 
 CANDIDATES = 16  # gone files of one size and time that are tried for a new one
@@ -53,9 +55,11 @@ class Resolver:
         catalog: Catalog,
         spool: Spool,
         large_files: LargeFiles | None,
+        unseen: Unseen,
         suspects: Suspects = NONE,
     ) -> None:
         """Without `large_files` they are taken to be stored as all others."""
+        self._unseen = unseen
         self._suspects = suspects.objects
         self._catalog = catalog
         self._spool = spool
@@ -82,7 +86,13 @@ class Resolver:
         finally:
             self._inspector.close()
         if self._large_files is not None:
-            revisable.choose(self._catalog, self._spool, self._large_files, self._suspects)
+            revisable.choose(
+                self._catalog,
+                self._spool,
+                self._large_files,
+                self._unseen.digest,
+                self._suspects,
+            )
         return dataclasses.replace(self._cost(), kept=kept)
 
     def _prepare(self) -> None:
@@ -167,6 +177,8 @@ class Resolver:
                 seen = self._inspector.seen(difference, digest.sparse if digest else None)
                 if seen is None:
                     break
+                if gone.ino == UNSEEN_INO:
+                    known, digest = self._unseen.met(gone.object, seen)
                 if seen.digest == digest:
                     same = known.same_as(seen.metadata)
                     action = Action.REUSE if same else Action.CLONE

@@ -114,17 +114,13 @@ class _Run:
             self._snapshot.files if whole else None,
             self._snapshot.bytes if whole else None,
         )
-        where, folder = self._history.repo.place(self._history.catalog, self._snapshot)
-        origin = os.open(folder, tree.DIRECTORY_FLAGS, dir_fd=where)
-        try:
+        with self._history.held(self._snapshot) as origin:
             top, made = self._open_top()
             try:
                 self._run(rows, origin, top, made)
             finally:
                 if top is not None:
                     os.close(top)
-        finally:
-            os.close(origin)
         self._report.result.not_kept = self._writer.not_kept.counts()
         self._report.result.bytes_written = self._writer.bytes_written
         self._report.result.actions.sort(key=lambda action: action[1])
@@ -334,7 +330,7 @@ class _Run:
         st = None if into is None else bench.target.look(into, row.name)
         step = self._decider.step(bench.target, row, st)
         if step is Step.COMPARE and into is not None and st is not None:
-            same = self._writer.has_content(into, row)
+            same = self._writer.has_content(into, row, bench.origin, path)
             step = Step.ADJUST if same else Step.REPLACE
         if step is Step.SKIP:
             self._report.count("skipped")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 
 from mirrorback.errors import UsageError
-from mirrorback.model import Kind
+from mirrorback.model import Digest, Kind
 from mirrorback.plan import large
 from mirrorback.plan.large import Form
 from mirrorback.store import past, schema
@@ -51,10 +51,15 @@ class LargeFiles:
 
 
 def choose(
-    catalog: Catalog, spool: Spool, files: LargeFiles, suspects: Set[int] = frozenset()
+    catalog: Catalog,
+    spool: Spool,
+    files: LargeFiles,
+    digest: Callable[[int], Digest | None],
+    suspects: Set[int] = frozenset(),
 ) -> None:
     """Give those differences of a resolved spool that can be stored so the action REVISE.
-    None of `suspects`, objects that are damaged, is revised."""
+    `digest` finds that of an object, if it has to by reading it.  None of `suspects`, objects
+    that are damaged, is revised."""
     if not files.signed:
         return
     where = (
@@ -67,7 +72,9 @@ def choose(
         if difference.action == Action.CLONE and files.form is Form.REFLINK:
             continue  # a clone shares all of it
         before = _object_before(spool, difference)
-        if before is not None and before not in suspects and _can_go_on(catalog, before, files):
+        if before is None or before in suspects or not _can_go_on(catalog, before, files):
+            continue
+        if digest(before) is not None:
             chosen.append(difference._replace(action=Action.REVISE, use=before))
     if chosen:
         spool.replace(chosen)

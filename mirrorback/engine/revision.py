@@ -15,7 +15,17 @@ from mirrorback.engine.tally import Tally
 from mirrorback.errors import Damaged, DeltaTooLarge, NoSpace
 from mirrorback.model import Digest, Metadata
 from mirrorback.plan import guards, large
-from mirrorback.store import clones, content, live, node, past, probe, reading, schema, system
+from mirrorback.store import (
+    clones,
+    content,
+    learnt,
+    node,
+    past,
+    probe,
+    reading,
+    schema,
+    system,
+)
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.difference import Difference
 from mirrorback.store.durable import scratch
@@ -83,7 +93,7 @@ def opened_before(kit: Kit, difference: Difference, origin: tuple[int, bytes]) -
     """The object `use` of a difference; None where its file, at `origin`, is no longer what
     the catalog says.  The caller closes it.  Raises OSError."""
     assert difference.use is not None
-    metadata, digest = live.object_row(kit.catalog, difference.use)
+    metadata, digest = learnt.object_row(kit.catalog, kit.spool, difference.use)
     try:
         fd = os.open(origin[1], system.READ_SAFELY, dir_fd=origin[0])
     except OSError as error:
@@ -170,6 +180,8 @@ class Revision:
             scratch(redo_folder, redo_name(self._number)) as redo,
         ):
             seen = self._read(partial(self._write_deltas, undo, redo))
+            # Should the catalog be lost before the file has its changes, and its time.
+            node.set_times(redo, seen.metadata.mtime)
             self._rehearse()
             self._link(origin)
             self._kit.tally.delta(os.fstat(redo).st_size)

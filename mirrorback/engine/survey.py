@@ -19,11 +19,12 @@ from mirrorback.engine.events import Events
 from mirrorback.engine.listing import Listing, Same
 from mirrorback.engine.source import Source
 from mirrorback.engine.suspects import NONE, Suspects
+from mirrorback.engine.unseen import Unseen
 from mirrorback.engine.walking import Folder, Walk
 from mirrorback.errors import Trouble
 from mirrorback.model import KIND_OF_FORMAT, Kind
 from mirrorback.plan import compare
-from mirrorback.store import live, reading, system, tree
+from mirrorback.store import learnt, live, reading, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
 from mirrorback.store.difference import Action, Difference, Gone
 from mirrorback.store.live import LiveRow
@@ -66,11 +67,13 @@ class Survey:
         catalog: Catalog,
         spool: Spool,
         events: Events,
+        unseen: Unseen,
         *,
         checksum: bool,
         suspects: Suspects = NONE,
     ) -> None:
         self._source = source
+        self._unseen = unseen
         self._catalog = catalog
         self._spool = spool
         self._events = events
@@ -338,6 +341,8 @@ class Survey:
     def _finish_look(self, difference: Difference, seen: reading.Seen, old: LiveRow) -> bool:
         """Spool an entry that was read; whether its state may be trusted the next time."""
         before, digest = live.object_row(self._catalog, old.object)
+        if old.ctime == learnt.UNSEEN_CTIME:
+            before, digest = self._unseen.met(old.object, seen)
         metadata = seen.metadata
         same_kind = before.kind is metadata.kind
         same_content = same_kind and seen.digest == digest and before.target == metadata.target

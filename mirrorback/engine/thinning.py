@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mirrorback.engine.events import Events
+from mirrorback.engine.history import History
 from mirrorback.engine.removal import Fate, Removal, freed_by
 from mirrorback.errors import Damaged, NoSpace, Refused, UsageError
 from mirrorback.model import Snapshot
@@ -86,7 +87,7 @@ def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
     freed = removal.remove([fate.snapshot for fate in fates.values() if not fate.keep])
     if policy.min_free is not None:
         freed |= free_until(removal, lambda: _is_enough(repo, thinned))
-    thinned.fates = [_told(fate, freed) for fate in fates.values()]
+    thinned.fates = removal.told([_told(fate, freed) for fate in fates.values()])
     return thinned
 
 
@@ -98,7 +99,7 @@ def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
         removal.settle()
         if enough():
             break
-        going = retention.next_to_go(removal.catalog.snapshots())
+        going = retention.next_to_go(removal.remaining())
         if going is None:
             break
         freed |= removal.remove([going])
@@ -127,12 +128,18 @@ def would_thin(
     fates = fates_of(snapshots, policy, now)
     staying = [fate.snapshot for fate in fates if fate.keep]
     going = [fate.snapshot for fate in fates if not fate.keep]
-    frees = {one.id: size for one, size in zip(going, freed_by(catalog, going), strict=True)}
-    thinned.free = probe.free_space(repo.fd)[0] - needed + sum(frees.values())
-    while thinned.free < thinned.wanted and (oldest := retention.next_to_go(staying)) is not None:
-        [frees[oldest.id]] = freed_by(catalog, [oldest])
-        thinned.free += frees[oldest.id]
+    for_space: list[Snapshot] = []
+    while thinned.wanted and (oldest := retention.next_to_go(staying)) is not None:
+        for_space.append(oldest)
         staying.remove(oldest)
+    sizes = freed_by(History(repo, catalog, now, b"/"), going + for_space)
+    frees = {one.id: size for one, size in zip(going, sizes, strict=False)}
+    thinned.free = probe.free_space(repo.fd)[0] - needed + sum(frees.values())
+    for oldest, size in zip(for_space, sizes[len(going) :], strict=True):
+        if thinned.free >= thinned.wanted:
+            break
+        frees[oldest.id] = size
+        thinned.free += size
     thinned.fates = [_told(fate, frees) for fate in fates if fate.snapshot != coming]
     return thinned
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
+from mirrorback.engine import check_catalog, check_files
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
@@ -16,9 +17,9 @@ from mirrorback.engine.review import Outcome, Review
 from mirrorback.model import Problem
 from mirrorback.plan.likeness import Holds
 from mirrorback.plan.verifying import ALL, Part, parse_part
-from mirrorback.store import encoding, owners, schema, system
+from mirrorback.store import owners, system
 from mirrorback.store.catalog import translated
-from mirrorback.store.repository import CATALOG, drive_errors
+from mirrorback.store.repository import drive_errors
 from mirrorback.store.verified import Memory
 
 __all__ = ["ALL", "Outcome", "parse_part", "verify"]
@@ -52,9 +53,10 @@ def verify(
     outcome = Outcome() if outcome is None else outcome
     with drive_errors(), translated(), History.open(repository, now) as history:
         sound = True
-        for problem in _catalog(history):
-            sound = False
+        for problem in check_catalog.check(history):
+            sound = sound and problem.repairable
             yield problem
+        yield from check_files.check(history)
         if not history.snapshots():
             return
         with contextlib.closing(Dated(history)) as dated:
@@ -76,29 +78,3 @@ def _holds(history: History) -> Holds:
     all_of_it = mount is not None and mount.fstype in _HOLD_ALL
     root = st.st_uid == os.geteuid() == 0 and owners.has_all()
     return Holds(modes=all_of_it, owners=all_of_it and root, uid=st.st_uid, gid=st.st_gid)
-
-
-def _catalog(history: History) -> Iterator[Problem]:
-    """SQLite's own check, and the check of every row, which SQLite has not."""
-    catalog = history.catalog
-    location = history.repo.inner_path(CATALOG)
-    names = tuple(snapshot.name for snapshot in history.snapshots())
-
-    def problem(what: str) -> Problem:
-        return Problem(b".mirrorback/catalog.db", names, what, location, False)
-
-    answer = catalog.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if answer != "ok":
-        yield problem(f"the catalog is damaged: {answer}")
-        return
-    for table, columns in (("object", schema.OBJECT), ("entry", schema.ENTRY)):
-        listed = ", ".join(columns)
-        bad = catalog.db.execute(
-            f"SELECT count(*) FROM {table} WHERE digest_of_row != row_check({listed})"
-        ).fetchone()[0]
-        if bad:
-            yield problem(f"{bad} rows of the catalog's table {table} are damaged")
-    for digest, value in catalog.db.execute("SELECT digest, value FROM attributes"):
-        if encoding.attributes_key(value) != digest:
-            yield problem("attributes in the catalog are damaged")
-            return

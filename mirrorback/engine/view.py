@@ -21,7 +21,7 @@ from mirrorback.engine.open_version import OpenVersion, open_version
 from mirrorback.errors import Damaged, Locked
 from mirrorback.model import Kind, Metadata, Owner, Snapshot
 from mirrorback.plan.paths import CURRENT
-from mirrorback.store import past, tree
+from mirrorback.store import in_use, past, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Unfinished, translated
 from mirrorback.store.past import PastRow
 
@@ -140,6 +140,17 @@ class View:
                 # It was removed under our hands.
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
             raise
+
+    def hold(self, snapshot: int) -> int | None:
+        """A descriptor that keeps a snapshot from being removed until it is closed; None where
+        there is no way to hold it.  Raises FileNotFoundError where it is gone."""
+        try:
+            return self._ask(lambda: in_use.hold(self._history.repo, self._catalog, snapshot))
+        except OSError:
+            # Without its folder, or where that cannot be opened, what the catalog tells remains.
+            if any(row[0] == snapshot for row in self._ask(self._catalog.folders)):
+                return None
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
     def room(self) -> os.statvfs_result:
         """What the drive says of its room.  Raises OSError."""

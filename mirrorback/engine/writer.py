@@ -34,16 +34,21 @@ class Writer:
         self.bytes_written = 0
         self.stopped = False  # nobody wants the rest any more
 
-    def has_content(self, into: int, row: PastRow) -> bool:
-        """Whether what stands at the entry's name has the content it should have."""
+    def has_content(self, into: int, row: PastRow, origin: tree.Cursor, path: bytes) -> bool:
+        """Whether what stands at the entry's name has the content it should have; `origin` walks
+        the snapshot's folder.  Raises Damaged, OSError."""
         kind = row.metadata.kind
         if kind is Kind.SYMLINK:
             return os.readlink(row.name, dir_fd=into) == row.metadata.target
-        if kind is not Kind.FILE or row.digest is None:
+        if kind is not Kind.FILE:
             return True
         fd = system.open_quietly(row.name, os.O_RDONLY, into)
         try:
-            return content.digest_of(fd, os.fstat(fd), row.digest.sparse) == row.digest
+            wanted = row.digest
+            if wanted is None:  # nobody has read it since the catalog was made anew
+                with opened_at(origin, path, row, self._snapshot) as (old, st):
+                    wanted = content.digest_of(old, st, content.wants_sparse(st))
+            return content.digest_of(fd, os.fstat(fd), wanted.sparse) == wanted
         finally:
             os.close(fd)
 

@@ -11,21 +11,30 @@ import os
 import re
 import sqlite3
 import threading
-import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
 from mirrorback.errors import Damaged, DriveError, Locked, NoSpace
 from mirrorback.model import Owner, Snapshot
-from mirrorback.store import encoding, schema
+from mirrorback.store import schema
+from mirrorback.store.connection import connect, connected
+from mirrorback.store.sealing import Seal, SealedFile
 
 FOLDER_NAME = re.compile(r"[0-9]{4,5}-[0-9]{2}-[0-9]{2}-[0-9]{6}(-[0-9]{1,6})?", re.ASCII)
-WAIT_S = 60.0  # for another process that holds the file
 PUBLISHED, PENDING, DELETING = 0, 1, 2  # states of a snapshot
 
 READ_ONLY = "SQLITE_READONLY"
 ROOT_DIR = 1  # the source itself in `directory`
 ABOVE_ROOT = 0  # where the entry of the source itself stands
+
+
+# What SQLite says where names in the schema, the header, or a text have been damaged.
+_OF_DAMAGE = (
+    "no such",
+    "unsupported file format",
+    "Could not decode to UTF-8",
+    "user-defined function raised exception",  # `row_check` was given such a text
+)
 
 
 class Unfinished(DriveError):
@@ -55,7 +64,7 @@ def translated() -> Iterator[None]:
             raise Unopened(f"the catalog cannot be used: {error}") from error
         if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
             raise _damaged() from error
-        if name == "SQLITE_ERROR" and "no such" in str(error):
+        if name in ("SQLITE_ERROR", "") and any(words in str(error) for words in _OF_DAMAGE):
             raise _damaged() from error
         raise DriveError(f"the catalog cannot be used: {error}") from error
 
@@ -74,6 +83,8 @@ class Catalog:
         self.path = path
         self.db = connection
         self.lock = threading.RLock()
+        self._file: SealedFile | None = None
+        self._unsealed = False  # this connection has written
         self._directories: dict[int, bytes] = {}
         self._snapshots: list[Snapshot] = []
         self._snapshots_at: tuple[int, int] | None = None
@@ -84,19 +95,25 @@ class Catalog:
     def create(cls, path: bytes) -> Catalog:
         """Make a new, empty catalog.  Raises FileExistsError, OSError."""
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        catalog = cls(path, _connect(path, "rw"))
+        catalog = cls(path, connect(path, "rw"))
+        catalog._unsealed = True
         with translated():
             db = catalog.db
             db.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
             db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {schema.FORMAT}")
             db.executescript(schema.CATALOG)
-            db.execute("INSERT INTO directory VALUES (?, ?, ?, NULL)", (ROOT_DIR, ABOVE_ROOT, b""))
+            db.executescript(schema.triggers())
+            db.execute(
+                "INSERT INTO directory (id, parent, name) VALUES (?, ?, ?)",
+                (ROOT_DIR, ABOVE_ROOT, b""),
+            )
         return catalog
 
     @classmethod
     def open(cls, path: bytes, *, write: bool = False) -> Catalog:
-        """Open an existing catalog.  Raises Damaged, DriveError, Locked."""
+        """Open an existing catalog; who is to `write` holds the repository's lock.  Raises
+        Damaged, DriveError, Locked."""
         try:
             if os.stat(path).st_size == 0:
                 raise _damaged()
@@ -107,12 +124,27 @@ class Catalog:
             ) from None
         with translated():
             try:
-                db, version = _connected(path, "rw" if write else "ro")
+                db, version = connected(path, "rw" if write else "ro")
             except sqlite3.OperationalError as error:
                 # A run was killed in a commit: only a writer may roll it back.
                 if write or not getattr(error, "sqlite_errorname", "").startswith(READ_ONLY):
                     raise
-                db, version = _connected(path, "rw")
+                db, version = connected(path, "rw")
+            except UnicodeDecodeError as error:  # what SQLite says quotes the damaged schema
+                raise _damaged() from error
+        catalog = cls(path, db)
+        try:
+            catalog._require(version, write=write)
+        except BaseException:
+            catalog.close()
+            raise
+        return catalog
+
+    def _require(self, version: int, *, write: bool) -> None:
+        """Raises Damaged for a catalog that must not be read, or not be written to, and
+        DriveError for one of a newer format."""
+        if (write or version > schema.FORMAT) and self._is_broken():
+            raise _damaged()  # and not written to: then nobody could tell any more
         if version > schema.FORMAT:
             raise DriveError(
                 f"the catalog has format {version}; this mirrorback knows up to {schema.FORMAT}:"
@@ -120,11 +152,56 @@ class Catalog:
             )
         if version != schema.FORMAT:
             raise _damaged()
-        return cls(path, db)
+        if write:
+            with translated():
+                self.db.executescript(schema.triggers())
 
     def close(self) -> None:
-        """Close the file."""
-        self.db.close()
+        """Close the file; if it was written to, it is sealed first.  On a drive that is full
+        or failing it is not, and none the worse for that."""
+        with self.lock:
+            try:
+                if self._unsealed:
+                    with contextlib.suppress(sqlite3.Error, OSError):
+                        self._seal()
+                    self._unsealed = False
+            finally:
+                self.db.close()
+                if self._file is not None:
+                    self._file.close()
+                    self._file = None
+
+    # --- the seal -----------------------------------------------------------------
+
+    @property
+    def file(self) -> SealedFile:
+        """The file itself, to be used inside of `held` or `transaction`.  Raises OSError."""
+        if self._file is None:
+            self._file = SealedFile(self.path)
+        return self._file
+
+    def _seal(self) -> None:
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+        self.db.execute("PRAGMA busy_timeout = 0")  # whoever writes now will seal it
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            self.file.write()
+        finally:
+            self.db.execute("ROLLBACK")
+
+    def seal(self) -> Seal:
+        """What the catalog's seal says of it.  No transaction is open.  Raises OSError, the
+        errors of the catalog, and Damaged where it is the seal that is damaged."""
+        with self.held():
+            return self.file.compare()
+
+    def _is_broken(self) -> bool:
+        """Whether the seal says so; one that is itself damaged says nothing."""
+        try:
+            return self.seal() is Seal.BROKEN
+        except Damaged:
+            return False
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -132,6 +209,8 @@ class Catalog:
         with self.lock, translated():
             self.db.execute("BEGIN IMMEDIATE")
             try:
+                self._unsealed = True
+                self.file.remove()  # each time: another connection may have sealed meanwhile
                 yield self.db
                 self.db.execute("COMMIT")
             except BaseException:
@@ -146,6 +225,7 @@ class Catalog:
         with self.lock, translated():
             self.db.execute("BEGIN")
         try:
+            self.db.execute("SELECT 1 FROM main.sqlite_schema").fetchall()  # now it is held
             yield
         except BaseException:
             self._end("ROLLBACK")
@@ -173,7 +253,7 @@ class Catalog:
         """Roll back what a run that was killed has left of a commit, as `open` does.  Raises
         Locked, DriveError."""
         with translated():
-            _connected(self.path, "rw")[0].close()
+            connected(self.path, "rw")[0].close()
 
     def never_wait(self) -> None:
         """From now on a catalog that another process holds is Locked at once: who waits then
@@ -303,37 +383,3 @@ def _bad_name(name: bytes) -> bool:
     return (
         not isinstance(name, bytes) or name in (b"", b".", b"..") or b"/" in name or b"\0" in name
     )
-
-
-def _version(db: sqlite3.Connection) -> int:
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    db.execute("SELECT id FROM snapshot LIMIT 1").fetchone()
-    return version
-
-
-def _connected(path: bytes, mode: str) -> tuple[sqlite3.Connection, int]:
-    db = _connect(path, mode)
-    try:
-        return db, _version(db)
-    except BaseException:
-        db.close()
-        raise
-
-
-def _connect(path: bytes, mode: str) -> sqlite3.Connection:
-    uri = "file:" + urllib.parse.quote(path) + "?mode=" + mode
-    db = sqlite3.connect(
-        uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        # DELETE with EXTRA syncs the folder too: FULL alone lost commits in power cuts.
-        db.execute("PRAGMA journal_mode = DELETE")
-        db.execute("PRAGMA synchronous = EXTRA")
-        db.execute("PRAGMA cache_size = -16000")
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA mmap_size = 0")
-        db.create_function("row_check", -1, encoding.row_check, deterministic=True)
-    except BaseException:
-        db.close()
-        raise
-    return db

@@ -12,9 +12,12 @@ from mirrorback.store import content, system
 LIMIT = 1 << 20  # a small file is never longer
 
 
-def replace(folder: int, name: bytes, data: bytes, *, keep: bool = False) -> None:
+def replace(
+    folder: int, name: bytes, data: bytes, *, keep: bool = False, lasting: bool = True
+) -> None:
     """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.
-    `keep`: with owner and mode of the file that is there.  Raises OSError."""
+    `keep`: with owner and mode of the file that is there.  Not `lasting`: without the
+    last sync, so that a power cut may undo it.  Raises OSError."""
     fd = _write_new(folder, name, data)
     try:
         if keep:
@@ -26,7 +29,8 @@ def replace(folder: int, name: bytes, data: bytes, *, keep: bool = False) -> Non
     finally:
         os.close(fd)
     os.rename(name + b".new", name, src_dir_fd=folder, dst_dir_fd=folder)
-    os.fsync(folder)
+    if lasting:
+        os.fsync(folder)
 
 
 def write_new(folder: int, name: bytes, data: bytes) -> None:

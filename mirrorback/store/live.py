@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
 
+from mirrorback.errors import Damaged
 from mirrorback.model import KIND_OF_FORMAT, Digest, Kind, Metadata, Owner
 from mirrorback.store import encoding
 from mirrorback.store.catalog import Catalog
@@ -57,18 +58,23 @@ _LIVE = (
 def metadata_of(columns: tuple[object, ...]) -> Metadata:
     """The metadata in the columns named by `METADATA`.  Raises Damaged."""
     kind, mode, uid, gid, user, grp, mtime, size, rdev, target, value, flags, btime = columns
-    return Metadata(
-        kind=Kind(kind),  # type: ignore[arg-type]
-        mode=mode,  # type: ignore[arg-type]
-        owner=Owner(uid, gid, user, grp),  # type: ignore[arg-type]
-        mtime=encoding.unpack_time(mtime),  # type: ignore[arg-type]
-        size=size,  # type: ignore[arg-type]
-        rdev=rdev,  # type: ignore[arg-type]
-        target=target,  # type: ignore[arg-type]
-        xattrs=encoding.unpack_xattrs(value),  # type: ignore[arg-type]
-        flags=flags,  # type: ignore[arg-type]
-        btime=btime,  # type: ignore[arg-type]
-    )
+    if any(type(number) is not int for number in (mode, uid, gid, size, rdev, flags)):
+        raise Damaged("the catalog holds numbers that are none: run `mirrorback verify`")
+    try:
+        return Metadata(
+            kind=Kind(kind),  # type: ignore[arg-type]
+            mode=mode,  # type: ignore[arg-type]
+            owner=Owner(uid, gid, user, grp),  # type: ignore[arg-type]
+            mtime=encoding.unpack_time(mtime),  # type: ignore[arg-type]
+            size=size,  # type: ignore[arg-type]
+            rdev=rdev,  # type: ignore[arg-type]
+            target=target,  # type: ignore[arg-type]
+            xattrs=encoding.unpack_xattrs(value),  # type: ignore[arg-type]
+            flags=flags,  # type: ignore[arg-type]
+            btime=btime,  # type: ignore[arg-type]
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Damaged("the catalog holds values that cannot be: run `mirrorback verify`") from error
 
 
 def digest_of(value: bytes | None, sparse: int) -> Digest | None:
@@ -223,8 +229,8 @@ _DRESSES = (
 )
 
 
-def object_row(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None]:
-    """What is kept of one object."""
+def find_object(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None] | None:
+    """What is kept of one object; None where there is none.  Raises Damaged."""
     with catalog.lock:
         row = catalog.db.execute(
             f"SELECT {METADATA}, o.digest, o.sparse FROM object o"
@@ -232,7 +238,15 @@ def object_row(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None]:
             " WHERE o.id = ?",
             (number,),
         ).fetchone()
-    return metadata_of(row[:-2]), digest_of(row[-2], row[-1])
+    return row and (metadata_of(row[:-2]), digest_of(row[-2], row[-1]))
+
+
+def object_row(catalog: Catalog, number: int) -> tuple[Metadata, Digest | None]:
+    """What is kept of an object that there must be.  Raises Damaged."""
+    found = find_object(catalog, number)
+    if found is None:
+        raise Damaged(f"the catalog has lost object {number}: run `mirrorback verify`")
+    return found
 
 
 def place(catalog: Catalog, entry: int) -> tuple[int, bytes]:

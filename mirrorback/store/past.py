@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from mirrorback.model import Digest, Kind, Metadata
-from mirrorback.store import live
+from mirrorback.store import live, usage
 from mirrorback.store.catalog import ABOVE_ROOT, DELETING, ROOT_DIR, Catalog
 
 _COLUMNS = (
@@ -244,23 +244,9 @@ def source_ctime(catalog: Catalog, number: int) -> int:
     return ctime
 
 
-def only_in(catalog: Catalog, snapshot: int) -> set[int]:
-    """The objects that only one snapshot shows."""
-    before, after = catalog.db.execute(
-        "SELECT (SELECT coalesce(max(id), 0) FROM snapshot WHERE id < ?1 AND state != 2),"
-        " (SELECT min(id) FROM snapshot WHERE id > ?1 AND state != 2)",
-        (snapshot,),
-    ).fetchone()
-    rows = catalog.db.execute(
-        "SELECT e.object FROM entry e WHERE e.first > ?1 AND e.first <= ?2"
-        "  AND e.last >= ?2 AND e.last < ?3"
-        " EXCEPT SELECT e.object FROM entry e"
-        "  WHERE NOT (e.first > ?1 AND e.first <= ?2 AND e.last IS NOT NULL AND e.last >= ?2"
-        "   AND e.last < ?3) AND e.object IN (SELECT i.object FROM entry i"
-        "    WHERE i.first > ?1 AND i.first <= ?2 AND i.last >= ?2 AND i.last < ?3)",
-        (before, snapshot, after),
-    )
-    return {row[0] for row in rows}
+def only_in(catalog: Catalog, snapshots: Collection[int]) -> set[int]:
+    """The objects that only these snapshots show."""
+    return set(usage.going(catalog, snapshots).numbers)
 
 
 def any_deltas(catalog: Catalog) -> bool:
@@ -273,35 +259,6 @@ def dependents(catalog: Catalog, objects: Set[int]) -> list[tuple[int, int]]:
     it is over."""
     rows = catalog.db.execute("SELECT object, base FROM delta ORDER BY object")
     return [(number, base) for number, base in rows if base in objects and number not in objects]
-
-
-def freed_by(catalog: Catalog, snapshot: int) -> int:
-    """Bytes that the drive has more without a snapshot: of the files that only it shows, as they
-    are stored, less what deltas that need them will take at most."""
-    objects = only_in(catalog, snapshot)
-    freed = sum(_stored(catalog, number) for number in objects)
-    for number, base in dependents(catalog, objects):
-        while base in objects:
-            held = holding(catalog, base)
-            if held is None or held.base is None:  # the version before becomes whole
-                freed -= _size(catalog, number) - _stored(catalog, number)
-                break
-            freed -= _stored(catalog, base)
-            base = held.base
-    return max(0, freed)
-
-
-def _size(catalog: Catalog, number: int) -> int:
-    row = catalog.db.execute(
-        "SELECT CASE WHEN kind = 1 THEN size ELSE 0 END FROM object WHERE id = ?", (number,)
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _stored(catalog: Catalog, number: int) -> int:
-    """Bytes that an object takes, holes not considered."""
-    row = catalog.db.execute("SELECT stored FROM delta WHERE object = ?", (number,)).fetchone()
-    return int(row[0]) if row else _size(catalog, number)
 
 
 def longest_chain(catalog: Catalog, number: int) -> int:

@@ -19,7 +19,8 @@ done is seen from the inode numbers of the two folders, which the commit holds; 
 
 A snapshot is removed likewise: sync what is to take the place of deltas that depend
 on it, commit that it is going, give these, sync, move its folder to `trash/`, empty
-that, commit that it is gone.
+that, commit that it is gone.  That it is going is committed while nobody reads it
+(`in_use`).
 
 What is damaged is mended in this order (`mend_objects`): write the right files to `redo/`, each
 with the list of the inodes that it is to take the place of; give each of these a name in
@@ -39,8 +40,10 @@ from mirrorback.errors import Damaged
 from mirrorback.store import (
     durable,
     encoding,
+    in_use,
     mend,
     node,
+    placed,
     probe,
     record,
     remove,
@@ -51,9 +54,10 @@ from mirrorback.store import (
     system,
     tree,
 )
-from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, Catalog
+from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, ROOT_DIR, Catalog
 from mirrorback.store.record import NewSnapshot, Replaced
 from mirrorback.store.repository import (
+    CATALOG,
     CURRENT,
     INCOMING,
     MIRROR,
@@ -72,7 +76,10 @@ NAME_LENGTH = len("2026-11-22-020000")
 def publish(repo: Repository, catalog: Catalog, spooled: spool.Spool, new: NewSnapshot) -> None:
     """Make what stands in `incoming/` the mirror, and the mirror a dated folder.
     Raises OSError and the catalog's errors."""
-    text = f"snapshot = {settings.quoted(new.name)}\ntime = {new.time}\noffset = {new.offset}\n"
+    text = (
+        f"snapshot = {settings.quoted(new.name)}\ntime = {new.time}\noffset = {new.offset}\n"
+        f"root = {new.root}\n"
+    )
     # Not synced by itself: a journalling drive would sync all of `incoming` with it.
     durable.write_new(repo.inner, MIRROR, settings.seal(text))
     mirror = repo.root_number(repo.fd, CURRENT)
@@ -184,6 +191,8 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
     finish_mending(repo, catalog)
     for number, name, _root in catalog.in_state(DELETING):
         finish_removal(repo, catalog, number, name, progress)
+    # First: where there is no `incoming`, what lies in `redo` has been committed.
+    supersede.clear_redo(repo, catalog)
     if repo.root_number(repo.inner, INCOMING) is not None:
         os.rename(
             INCOMING,
@@ -192,12 +201,12 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
             dst_dir_fd=repo.inner,
         )
         supersede.clear_signatures(repo, catalog)
-    supersede.clear_redo(repo, catalog)
     empty_trash(repo, salvage=False, progress=progress)
     probe.clean(repo.inner)
     for folder, unfinished in (
         (repo.inner, MIRROR),
         (repo.inner, b"repository.toml"),
+        (repo.inner, CATALOG),
         (repo.fd, README),
     ):
         with contextlib.suppress(FileNotFoundError):
@@ -234,33 +243,52 @@ def remove_snapshot(
     name: str,
     replaced: Sequence[Replaced],
     progress: Progress,
-) -> None:
+) -> placed.Sparing:
     """Remove one dated folder and its snapshot; the space is free when it returns.  What it
-    takes away from others lies in `redo/`, to take the place of `replaced`."""
+    takes away from others lies in `redo/`, to take the place of `replaced`.  What is given
+    tells what in the folder was not ours.  Raises InUse where it is being read: it stays."""
     if replaced:
         system.sync_filesystem(repo.fd)
-    record.deleting(catalog, number, replaced)
-    finish_removal(repo, catalog, number, name, progress)
+    try:
+        with in_use.alone(repo, name):
+            record.deleting(catalog, number, replaced)
+    except in_use.InUse:
+        supersede.clear_redo(repo, catalog)
+        raise
+    sparing = finish_removal(repo, catalog, number, name, progress)
     if replaced:
         supersede.clear_redo(repo, catalog)
+    return sparing
 
 
 def finish_removal(
     repo: Repository, catalog: Catalog, number: int, name: str, progress: Progress
-) -> None:
+) -> placed.Sparing:
     """The rest of a removal that has been committed."""
     replaced = [what for what in supersede.pending(catalog) if what.removal == number]
     _give(repo, catalog, replaced)
+    sparing = placed.Sparing(repo, catalog, number, name)
     folder = os.fsencode(name)
-    if repo.root_number(repo.fd, folder) is not None:
-        os.rename(folder, TRASH + b"/" + folder, src_dir_fd=repo.fd, dst_dir_fd=repo.inner)
-        os.fsync(repo.fd)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(TRASH, 0o700, dir_fd=repo.inner)
     trash = os.open(TRASH, tree.DIRECTORY_FLAGS, dir_fd=repo.inner)
     try:
-        remove.remove_tree(trash, folder, progress=progress)
+
+        def empty() -> None:
+            with catalog.held():
+                remove.remove_tree(trash, folder, progress=progress, sparing=(sparing, ROOT_DIR))
+
+        empty()  # an earlier attempt may have come so far, and someone made such a folder since
+        if placed.at(repo, catalog, number, name) is placed.Place.OURS:
+            os.rename(folder, folder, src_dir_fd=repo.fd, dst_dir_fd=trash)
+            os.fsync(repo.fd)
+            empty()
     finally:
         os.close(trash)
+    if sparing.count:
+        system.sync_filesystem(repo.fd)
     record.deleted(catalog, number)
+    return sparing
 
 
 def mend_objects(repo: Repository, catalog: Catalog, mends: Mapping[int, Replaced | None]) -> None:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 from mirrorback.store import schema
 from mirrorback.store.catalog import DELETING, PENDING, PUBLISHED, Catalog
+from mirrorback.store.schema import check as _check
+from mirrorback.store.schema import check_after as _recheck
 from mirrorback.store.spool import Spool
+
+_VERIFIED = f"({', '.join(schema.VERIFIED)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +24,7 @@ class NewSnapshot:
     offset: int
     root: int  # inode number of its folder on the drive
     incomplete: bool
-    pin_previous: str | None = None  # why the snapshot before it is to stay
-
-
-def _check(columns: tuple[str, ...], **changed: str) -> str:
-    """The SQL that computes a row's check, some columns taken from elsewhere."""
-    return "row_check(" + ", ".join(changed.get(c, c) for c in columns) + ")"
+    pin_previous: str | None = None  # why the one before it is to stay; else as it was
 
 
 def snapshot(
@@ -54,11 +53,12 @@ def snapshot(
             db.execute("UPDATE snapshot SET root = ? WHERE id = ?", (mirror, previous[0]))
         if new.pin_previous is not None and previous is not None:
             db.execute(
-                "UPDATE snapshot SET pinned = coalesce(pinned, ?) WHERE id = ?",
+                "UPDATE snapshot SET pinned = ? WHERE id = ?",
                 (new.pin_previous, previous[0]),
             )
         db.execute(
-            "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
+            f"INSERT INTO snapshot ({', '.join(schema.SNAPSHOT)})"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
             (
                 number,
                 new.name,
@@ -77,6 +77,16 @@ def snapshot(
     return number
 
 
+def pin(catalog: Catalog, pins: Mapping[int, str | None]) -> None:
+    """Pin snapshots, by their ids, with the reasons given, or with None no longer: all of them,
+    durably, or none."""
+    with catalog.transaction() as db:
+        db.executemany(
+            "UPDATE snapshot SET pinned = ? WHERE id = ?",
+            [(reason, number) for number, reason in pins.items()],
+        )
+
+
 def published(catalog: Catalog, number: int) -> None:
     """Note that a snapshot's folders are where they belong."""
     with catalog.transaction() as db:
@@ -89,6 +99,7 @@ def checked(catalog: Catalog, spool: Spool, now: int) -> None:
     spool.flush()
     with catalog.transaction() as db:
         if spool.used:
+            _take_attributes(db, spool)
             _update_rows(db)
         _remember(db, "checked", now)
 
@@ -110,7 +121,10 @@ def deleting(catalog: Catalog, number: int, replaced: Iterable[Replaced]) -> Non
         for new in replaced:
             form = _reform(db, new)
             values = (new.object, form, number)
-            db.execute("INSERT INTO replacing VALUES (?, ?, NULL, ?)", values)
+            db.execute(
+                "INSERT INTO replacing (object, form, patched, removal) VALUES (?, ?, NULL, ?)",
+                values,
+            )
         db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (DELETING, number))
 
 
@@ -129,7 +143,7 @@ def _reform(db: sqlite3.Connection, new: Replaced) -> int:
 
 def _set_drive(db: sqlite3.Connection, number: int, drive: int) -> None:
     db.execute(
-        f"UPDATE object SET drive = ?1, digest_of_row = {_check(schema.OBJECT, drive='?1')}"
+        f"UPDATE object SET drive = ?1, digest_of_row = {_recheck(schema.OBJECT, drive='?1')}"
         " WHERE id = ?2",
         (drive, number),
     )
@@ -138,7 +152,9 @@ def _set_drive(db: sqlite3.Connection, number: int, drive: int) -> None:
 def damaged(catalog: Catalog, number: int, time: int, problem: str) -> None:
     """Note that something is wrong with an object; `time` as in `snapshot`."""
     with catalog.transaction() as db:
-        db.execute("INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", (number, time, problem))
+        db.execute(
+            f"INSERT OR REPLACE INTO verified {_VERIFIED} VALUES (?, ?, ?)", (number, time, problem)
+        )
 
 
 def mending(catalog: Catalog, mends: Mapping[int, Replaced | None]) -> None:
@@ -152,7 +168,10 @@ def mending(catalog: Catalog, mends: Mapping[int, Replaced | None]) -> None:
                 row = db.execute("SELECT drive FROM object WHERE id = ?", (number,)).fetchone()
                 form = schema.DELTA if row[0] == schema.DELTA else schema.WHOLE
             values = (number, form, schema.MENDING)
-            db.execute("INSERT INTO replacing VALUES (?, ?, NULL, ?)", values)
+            db.execute(
+                "INSERT INTO replacing (object, form, patched, removal) VALUES (?, ?, NULL, ?)",
+                values,
+            )
 
 
 def mended(catalog: Catalog, mends: Iterable[int], split: Iterable[int]) -> None:
@@ -170,7 +189,8 @@ def sound(catalog: Catalog, numbers: Iterable[int], time: int) -> None:
     `snapshot`."""
     with catalog.transaction() as db:
         db.executemany(
-            "INSERT OR REPLACE INTO verified VALUES (?, ?, NULL)", ((n, time) for n in numbers)
+            f"INSERT OR REPLACE INTO verified {_VERIFIED} VALUES (?, ?, NULL)",
+            ((n, time) for n in numbers),
         )
 
 
@@ -224,20 +244,20 @@ def _totals(
 
 
 def _take_over(db: sqlite3.Connection, spool: Spool, number: int, previous: int) -> None:
-    db.executemany("INSERT INTO owner VALUES (?, ?, ?, ?, ?)", spool.new_owners())
+    _take_attributes(db, spool)
     if not spool.used:
         return
     db.execute(
-        "INSERT INTO main.directory SELECT id, parent, name, NULL FROM spool.directory ORDER BY id"
+        "INSERT INTO main.directory (id, parent, name)"
+        " SELECT id, parent, name FROM spool.directory ORDER BY id"
     )
-    db.execute("INSERT OR IGNORE INTO main.attributes SELECT digest, value FROM spool.attributes")
     columns = ", ".join(schema.OBJECT)
     db.execute(
         f"INSERT INTO main.object SELECT {columns}, {_check(schema.OBJECT)}"
         " FROM spool.object ORDER BY id"
     )
     db.execute(
-        f"UPDATE main.entry SET last = :at, digest_of_row = {_check(schema.ENTRY, last=':at')}"
+        f"UPDATE main.entry SET last = :at, digest_of_row = {_recheck(schema.ENTRY, last=':at')}"
         " WHERE id IN (SELECT entry FROM spool.gone WHERE NOT replaced"
         " UNION SELECT entry FROM spool.closed)",
         {"at": previous},
@@ -252,37 +272,57 @@ def _take_over(db: sqlite3.Connection, spool: Spool, number: int, previous: int)
     _update_rows(db)
 
 
+def _take_attributes(db: sqlite3.Connection, spool: Spool) -> None:
+    """Owners and extended attributes that objects name."""
+    db.executemany(
+        "INSERT INTO owner (id, uid, gid, user, grp) VALUES (?, ?, ?, ?, ?)", spool.new_owners()
+    )
+    if spool.used:
+        db.execute(
+            "INSERT OR IGNORE INTO main.attributes SELECT digest, value FROM spool.attributes"
+        )
+
+
 def _take_deltas(db: sqlite3.Connection) -> None:
     """Objects that are deltas from now on."""
     db.execute(
         f"UPDATE main.object SET drive = {schema.DELTA},"
-        f" digest_of_row = {_check(schema.OBJECT, drive=str(schema.DELTA))}"
+        f" digest_of_row = {_recheck(schema.OBJECT, drive=str(schema.DELTA))}"
         " WHERE id IN (SELECT object FROM spool.delta)"
     )
     db.execute(
         "INSERT OR REPLACE INTO main.delta SELECT object, base, stored,"
         f" {_check(schema.DELTA_ROW)} FROM spool.delta"
     )
-    db.execute("INSERT INTO main.replacing SELECT object, form, patched, NULL FROM spool.replacing")
+    db.execute(
+        "INSERT INTO main.replacing (object, form, patched)"
+        " SELECT object, form, patched FROM spool.replacing"
+    )
 
 
 def _update_rows(db: sqlite3.Connection) -> None:
-    """What changes of rows that stay: the source's numbers, marks, fingerprints."""
+    """What changes of rows that stay: the source's numbers, marks, fingerprints; what has been
+    learnt of objects that nobody had seen in the source."""
+    learnt = ("mode", "owner", "mtime", "attributes", "flags", "btime", "digest", "sparse")
+    known = {c: f"l.{c}" for c in learnt}
+    db.execute(
+        f"UPDATE main.object SET {', '.join(f'{c} = l.{c}' for c in learnt)}, digest_of_row ="
+        f" {_recheck(schema.OBJECT, 'main.object.', **known)}"
+        " FROM spool.learnt l WHERE l.object = main.object.id"
+    )
     fresh = {"ino": "r.ino", "ctime": "r.ctime", "nlink": "r.nlink"}
-    columns = {c: f"main.object.{c}" for c in schema.OBJECT}
     db.execute(
         "UPDATE main.object SET ino = r.ino, ctime = r.ctime, nlink = r.nlink, digest_of_row ="
-        f" {_check(schema.OBJECT, **(columns | fresh))}"
+        f" {_recheck(schema.OBJECT, 'main.object.', **fresh)}"
         " FROM spool.refresh r WHERE r.object = main.object.id"
     )
     db.execute(
-        f"UPDATE main.object SET drive = 1, digest_of_row = {_check(schema.OBJECT, drive='1')}"
+        f"UPDATE main.object SET drive = 1, digest_of_row = {_recheck(schema.OBJECT, drive='1')}"
         " WHERE id IN (SELECT object FROM spool.split)"
     )
-    columns = {c: f"main.entry.{c}" for c in schema.ENTRY}
     db.execute(
         "UPDATE main.entry SET stale = s.stale, digest_of_row ="
-        f" {_check(schema.ENTRY, **(columns | {'stale': 's.stale'}))}"
+        f" {_recheck(schema.ENTRY, 'main.entry.', stale='s.stale')}"
         " FROM spool.stale s WHERE s.entry = main.entry.id"
     )
     db.execute(
@@ -292,4 +332,4 @@ def _update_rows(db: sqlite3.Connection) -> None:
 
 
 def _remember(db: sqlite3.Connection, key: str, value: object) -> None:
-    db.execute("INSERT OR REPLACE INTO property VALUES (?, ?)", (key, value))
+    db.execute("INSERT OR REPLACE INTO property (key, value) VALUES (?, ?)", (key, value))

@@ -7,6 +7,28 @@ APPLICATION_ID = 0x6D626B31  # "mbk1"
 PAGE_SIZE = 8192  # bytes: a night reads nearly all of the catalog, and writes at many places
 WHOLE, SPLIT, ABSENT, DELTA = 0, 1, 2, 3
 
+# Every row but those of `attributes`, which are named by their digest, has a check over its
+# other columns (`encoding.row_check`) in its last, `digest_of_row`.
+
+PROPERTY = ("key", "value")
+
+SNAPSHOT = (
+    "id",
+    "name",
+    "time",
+    "offset",
+    "state",
+    "root",
+    "incomplete",
+    "pinned",
+    "files",
+    "bytes",
+)
+
+DIRECTORY = ("id", "parent", "name", "fingerprint")
+
+OWNER = ("id", "uid", "gid", "user", "grp")
+
 # `first` and `last` are snapshot ids, both included; `last` is NULL in the mirror.
 # They may name snapshots that have been deleted since.  `lineage` is the id of
 # the first entry of a line: one name through changes and moves.
@@ -64,16 +86,19 @@ MENDING = 0
 VERIFIED = ("object", "time", "problem")
 
 CATALOG = """
-CREATE TABLE property (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE property (
+    key TEXT PRIMARY KEY, value, digest_of_row INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE snapshot (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, time INTEGER NOT NULL,
     offset INTEGER NOT NULL, state INTEGER NOT NULL, root INTEGER NOT NULL,
-    incomplete INTEGER NOT NULL, pinned TEXT, files INTEGER NOT NULL, bytes INTEGER NOT NULL);
+    incomplete INTEGER NOT NULL, pinned TEXT, files INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    digest_of_row INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE directory (
     id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, fingerprint BLOB,
-    UNIQUE (parent, name));
+    digest_of_row INTEGER NOT NULL DEFAULT 0, UNIQUE (parent, name));
 CREATE TABLE owner (
-    id INTEGER PRIMARY KEY, uid INTEGER NOT NULL, gid INTEGER NOT NULL, user TEXT, grp TEXT);
+    id INTEGER PRIMARY KEY, uid INTEGER NOT NULL, gid INTEGER NOT NULL, user TEXT, grp TEXT,
+    digest_of_row INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE attributes (digest BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE object (
     id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, mode INTEGER NOT NULL, owner INTEGER NOT NULL,
@@ -89,8 +114,11 @@ CREATE TABLE delta (
     object INTEGER PRIMARY KEY, base INTEGER NOT NULL, stored INTEGER NOT NULL,
     digest_of_row INTEGER NOT NULL);
 CREATE TABLE replacing (
-    object INTEGER PRIMARY KEY, form INTEGER NOT NULL, patched INTEGER, removal INTEGER);
-CREATE TABLE verified (object INTEGER PRIMARY KEY, time INTEGER NOT NULL, problem TEXT);
+    object INTEGER PRIMARY KEY, form INTEGER NOT NULL, patched INTEGER, removal INTEGER,
+    digest_of_row INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE verified (
+    object INTEGER PRIMARY KEY, time INTEGER NOT NULL, problem TEXT,
+    digest_of_row INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX entry_place ON entry (dir, name, kind, last);
 CREATE INDEX entry_object ON entry (object);
 CREATE INDEX entry_first ON entry (first);
@@ -99,6 +127,51 @@ CREATE INDEX delta_base ON delta (base);
 CREATE INDEX object_linked ON object (ino) WHERE nlink > 1;
 CREATE INDEX verified_damaged ON verified (object) WHERE problem IS NOT NULL;
 """
+
+# The tables with checks.  Of those in KEPT_BY_TRIGGER the rows are few, or seldom change, and
+# triggers of the writing connection keep the checks; who writes to the others gives the check.
+CHECKED = {
+    "property": PROPERTY,
+    "snapshot": SNAPSHOT,
+    "directory": DIRECTORY,
+    "owner": OWNER,
+    "object": OBJECT,
+    "entry": ENTRY,
+    "delta": DELTA_ROW,
+    "replacing": REPLACING,
+    "verified": VERIFIED,
+}
+KEPT_BY_TRIGGER = ("property", "snapshot", "directory", "owner", "replacing", "verified")
+
+
+def check(columns: tuple[str, ...], prefix: str = "", **changed: str) -> str:
+    """The SQL that computes a row's check; `changed` columns are taken from elsewhere."""
+    return "row_check(" + ", ".join(changed.get(c, prefix + c) for c in columns) + ")"
+
+
+def check_after(columns: tuple[str, ...], prefix: str = "", **changed: str) -> str:
+    """The SQL for the check of a row of which some columns change.  One that was wrong stays
+    wrong by as much: damage is not made good by a change beside it."""
+    return f"{prefix}digest_of_row + {check(columns, prefix, **changed)} - {check(columns, prefix)}"
+
+
+def triggers() -> str:
+    """The SQL for the triggers, which belong to a connection and not to the file: what a
+    file from a drive brings along is never run."""
+    statements = ""
+    for table in KEPT_BY_TRIGGER:
+        columns = CHECKED[table]
+        new, old = check(columns, "NEW."), check(columns, "OLD.")
+        row = f"{columns[0]} = NEW.{columns[0]}"
+        statements += (
+            f"CREATE TEMP TRIGGER {table}_came AFTER INSERT ON main.{table}"
+            f" BEGIN UPDATE {table} SET digest_of_row = {new} WHERE {row}; END;"
+            f"CREATE TEMP TRIGGER {table}_changed AFTER UPDATE OF {', '.join(columns)}"
+            f" ON main.{table} BEGIN UPDATE {table}"
+            f" SET digest_of_row = OLD.digest_of_row + {new} - {old} WHERE {row}; END;"
+        )
+    return statements
+
 
 # What a backup finds (`change`, `gone`) and what it makes of it (the rest, in
 # the catalog's own columns, taken over in one transaction).
@@ -125,6 +198,9 @@ CREATE TABLE spool.unread (dir INTEGER PRIMARY KEY);
 CREATE TABLE spool.fingerprint (dir INTEGER PRIMARY KEY, value BLOB);
 CREATE TABLE spool.refresh (
     object INTEGER PRIMARY KEY, ino INTEGER, ctime INTEGER, nlink INTEGER);
+CREATE TABLE spool.learnt (
+    object INTEGER PRIMARY KEY, mode, owner, mtime, attributes, flags, btime, digest, sparse,
+    met);
 CREATE TABLE spool.stale (entry INTEGER PRIMARY KEY, stale INTEGER NOT NULL);
 CREATE TABLE spool.closed (entry INTEGER PRIMARY KEY);
 CREATE TABLE spool.split (object INTEGER PRIMARY KEY);

@@ -388,13 +388,13 @@ def is_rotational(path: bytes) -> bool:
 _MALLOC = ((-1, 16 << 20), (-3, 4 << 20), (-8, 1))
 
 
-def raise_descriptor_limit() -> None:
-    """Allow this process as many open files as it may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        wanted = hard if hard != resource.RLIM_INFINITY else 65536
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))
+def raise_descriptor_limit() -> int:
+    """Allow this process as many open files as it may have, within reason; how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # -1 is no limit
+    wanted = soft if soft < 0 else max(soft, min(hard % (1 << 64), 65536))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] % (1 << 64), 65536)
 
 
 def keep_freed_memory() -> None:

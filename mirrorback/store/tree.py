@@ -47,8 +47,10 @@ class Cursor:
     threads; each has its own.
     """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, kept: int = KEPT_OPEN) -> None:
+        """`kept` is how many descriptors stay open at most."""
         self._root = root
+        self._kept = kept
         self._names: list[bytes] = []
         self._fds: list[int | None] = []
 
@@ -70,8 +72,8 @@ class Cursor:
             fd = _open_directory(name, fd)
             self._names.append(name)
             self._fds.append(fd)
-            if len(self._fds) > KEPT_OPEN:
-                self._let_go(len(self._fds) - KEPT_OPEN // 2)
+            if len(self._fds) > self._kept:
+                self._let_go(len(self._fds) - self._kept // 2)
         return fd
 
     def close(self) -> None:

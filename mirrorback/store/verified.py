@@ -133,7 +133,7 @@ class Memory:
             self._catalog.db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
         with self._catalog.transaction() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO verified SELECT ?1, ?2, ?3"
+                "INSERT OR REPLACE INTO verified (object, time, problem) SELECT ?1, ?2, ?3"
                 " WHERE EXISTS (SELECT 1 FROM object WHERE id = ?1)",
                 ((number, self.time, what) for number, what in self._waiting.items()),
             )

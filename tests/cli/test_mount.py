@@ -230,20 +230,6 @@ def test_what_is_read_at_any_moment_is_one_version_whole(small: Nights, point: P
     assert [found[:20] for found in wrong] == []
 
 
-def test_an_open_file_reads_on_when_its_snapshot_goes(small: Nights, point: Path) -> None:
-    data = os.urandom(5_000_000)
-    (small.source / "big").write_bytes(data)
-    small.backup()
-    (small.source / "big").unlink()
-    small.backup()
-    old = small.folders()[-1].name
-    with mounted(small.repository, point), (point / old / "big").open("rb") as file:
-        assert file.read(1000) == data[:1000]
-        run("delete", small.repository, old)
-        wait_for(lambda: not (point / old).exists())
-        assert file.read() == data[1000:]
-
-
 def test_it_does_not_keep_a_backup_waiting(small: Nights, point: Path) -> None:
     with mounted(small.repository, point), (point / "current" / "f").open() as file:
         names = os.scandir(point / "current")

@@ -28,13 +28,14 @@ from runs import Nights
 from trees import SUFFIX, Tree, describe, differences, require_same, require_shown
 
 from mirrorback.engine.backup import BackupResult
+from mirrorback.engine.rebuild import RebuildOptions, rebuild
 from mirrorback.errors import MirrorbackError
 from mirrorback.plan.retention import Policy
 from mirrorback.store.catalog import Catalog
 
 ALLOWED_CODES = {1, 12}
-KEPT_INSIDE = {"repository.toml", "catalog.db", "mirror.toml", "trash", "reserve", "lock", "log",
-               "redo", "signatures"}  # fmt: skip
+KEPT_INSIDE = {"repository.toml", "catalog.db", "catalog.blake3", "mirror.toml", "trash", "reserve",
+               "lock", "log", "redo", "signatures"}  # fmt: skip
 LIBRARY = ctypes.CDLL(None)
 LARGE = 1 << 18  # bytes
 NEVER = 1 << 40  # no run has so many calls
@@ -334,6 +335,37 @@ class LargePrune(Large):
         self._require_all(describe(self.nights.source))
 
 
+class Rebuild(Scenario):
+    """Making the catalog anew, the old one damaged."""
+
+    def prepare(self) -> None:
+        Night.prepare(self)  # type: ignore[arg-type]
+        self.night()
+
+    def begin(self) -> None:
+        (self.nights.repository / ".mirrorback" / "catalog.db").write_bytes(b"damaged" * 999)
+
+    def run(self) -> None:
+        options = RebuildOptions()
+        rebuild(str(self.nights.repository), options, self.nights.now, self.nights.heard)
+
+    def after(self) -> None:
+        for folder in (*self.nights.folders(), self.nights.current):
+            name = max(self.then) if folder.name == "current" else folder.name
+            require_same(self.then[name], describe(folder))
+        inner = self.nights.repository / ".mirrorback"
+        if (inner / "catalog.db").read_bytes().startswith(b"damaged"):
+            self.run()
+        for kept in inner.glob("catalog.db.before-rebuild-*"):
+            assert kept.read_bytes().startswith(b"damaged")
+            kept.unlink()
+        with self.nights.history() as history:
+            assert [snapshot.name for snapshot in history.snapshots()] == sorted(self.then)
+        self.nights.now += timedelta(hours=1)
+        assert self.backup().summary.unchanged
+        self._require_all(describe(self.nights.source))
+
+
 class Restore(Scenario):
     """A restore over files that someone has changed."""
 
@@ -485,6 +517,7 @@ SCENARIOS = (
     Recovery,
     Delete,
     Prune,
+    Rebuild,
     Restore,
     Large,
     LargeRecovery,

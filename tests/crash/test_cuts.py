@@ -17,7 +17,17 @@ import pytest
 HERE = Path(__file__).parent
 STEP = int(os.environ.get("MIRRORBACK_CUT_STEP", "7"))
 LONGEST_S = 3000
-SCENARIOS = ["First", "Night", "Delete", "Prune", "Restore", "Large", "LargeDelete", "LargePrune"]
+SCENARIOS = [
+    "First",
+    "Night",
+    "Delete",
+    "Prune",
+    "Rebuild",
+    "Restore",
+    "Large",
+    "LargeDelete",
+    "LargePrune",
+]
 
 
 @pytest.fixture(scope="session")

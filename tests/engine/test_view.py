@@ -38,7 +38,7 @@ db.execute("PRAGMA cache_size = 1")
 db.execute("BEGIN IMMEDIATE")
 db.execute("UPDATE snapshot SET name = 'overwritten', files = 0")
 for number in range(300):
-    db.execute("INSERT INTO property VALUES (?, randomblob(3000))", (f"junk{number}",))
+    db.execute("INSERT INTO property (key, value) VALUES (?, randomblob(3000))", (f"junk{number}",))
 os._exit(9)
 """
 

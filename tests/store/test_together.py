@@ -84,7 +84,7 @@ def test_files_that_are_the_same_and_the_rest(tmp_path: Path) -> None:
     """Both ways together show the survey every entry once."""
     made = Catalog.create(bytes(tmp_path / "catalog.db"))
     with made.transaction() as db:
-        db.execute("INSERT INTO owner VALUES (1, 0, 0, NULL, NULL)")
+        db.execute("INSERT INTO owner (id, uid, gid) VALUES (1, 0, 0)")
         columns = {"id": 1, "kind": 1, "mode": 0o644, "owner": 1, "mtime": 10, "size": 5,
                    "ino": 1, "ctime": 20, "nlink": 1}  # fmt: skip
         values = [columns.get(column, 0) for column in (*schema.OBJECT, "digest_of_row")]

@@ -27,6 +27,6 @@ def cat(
     """Write the content of a file as it was to standard output."""
     from mirrorback.engine import contents
 
-    with session.history(repo) as history:
+    with session.history(repo, needs_folders=True) as history:
         contents.cat(history, os.fsencode(path), at, RawOutput.open())
     return 0

@@ -13,6 +13,7 @@ from mirrorback.cli.escape import plain
 from mirrorback.cli.events import listener
 from mirrorback.cli.options import DryRun, Repo
 from mirrorback.cli.session import Session
+from mirrorback.errors import Locked
 
 if TYPE_CHECKING:
     from mirrorback.engine.removal import Fate
@@ -31,7 +32,10 @@ def delete(
     ],
     dry_run: DryRun = False,
 ) -> int:
-    """Delete snapshots; what others share with them stays."""
+    """Delete snapshots; what others share with them stays.
+
+    One that a restore or a mount is reading is left for the next time.
+    """
     from mirrorback.engine.delete import delete as remove
 
     with listener(session) as events:
@@ -43,7 +47,7 @@ def delete(
         )
     elif not session.quiet:
         _show(session, fates, dry_run)
-    return 0
+    return Locked.exit_code if any(fate.keep for fate in fates) else 0
 
 
 def _show(session: Session, fates: Sequence[Fate], dry_run: bool) -> None:

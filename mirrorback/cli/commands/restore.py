@@ -79,7 +79,7 @@ def restore(
         owner=not no_owner,
         keep=not no_keep,
     )
-    with session.history(repo) as history, listener(session) as events:
+    with session.history(repo, needs_folders=True) as history, listener(session) as events:
         wanted = [os.fsencode(path) for path in paths or ()]
         result = engine.restore(history, wanted, at, options, events)
     if session.json:

@@ -1,0 +1,138 @@
+"""What the catalog says against itself: its structure, the checks of its rows, and whether
+rows agree with each other."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from mirrorback.store import encoding, schema
+from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
+
+# What is counted, and words that follow the number.
+_NEWEST = "(SELECT coalesce(max(id), 0) FROM snapshot)"
+_CONTRADICTIONS = (
+    (
+        "entries show an object that is not there, or is something else",
+        "FROM entry e LEFT JOIN object o ON o.id = e.object WHERE o.id IS NULL OR o.kind != e.kind",
+    ),
+    (
+        "entries stand in a directory that is not there",
+        f"FROM entry WHERE dir != {ABOVE_ROOT} AND dir NOT IN (SELECT id FROM directory)",
+    ),
+    (
+        "entries have a name that cannot be",
+        f"FROM entry WHERE typeof(name) != 'blob' OR (dir = {ABOVE_ROOT}) != (name = x'')"
+        " OR name IN (x'2e', x'2e2e') OR instr(name, x'2f') OR instr(name, x'00')",
+    ),
+    (
+        "entries are shown by snapshots that cannot be",
+        f"FROM entry WHERE first < 1 OR first > {_NEWEST} OR first > last OR last >= {_NEWEST}",
+    ),
+    (
+        "entries have the name of another, in the same snapshots",
+        "FROM (SELECT first, max(coalesce(last, 1 << 62)) OVER (PARTITION BY dir, name"
+        " ORDER BY first, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
+        " FROM entry) WHERE first <= before",
+    ),
+    (
+        "directories have no place",
+        f"FROM directory WHERE CASE id WHEN {ROOT_DIR} THEN parent != {ABOVE_ROOT}"
+        " ELSE parent >= id OR parent NOT IN (SELECT id FROM directory) END",
+    ),
+    (
+        "directories are missing that must be there",
+        f"FROM (SELECT 1) WHERE NOT EXISTS (SELECT 1 FROM directory WHERE id = {ROOT_DIR})",
+    ),
+    (
+        "objects have an owner that is not there",
+        "FROM object WHERE owner NOT IN (SELECT id FROM owner)",
+    ),
+    (
+        "objects have attributes that are not there",
+        "FROM object WHERE attributes IS NOT NULL"
+        " AND attributes NOT IN (SELECT digest FROM attributes)",
+    ),
+    (
+        "objects are reverse deltas over nothing",
+        f"FROM object WHERE drive = {schema.DELTA} AND id NOT IN (SELECT object FROM delta)",
+    ),
+    (
+        "reverse deltas belong to nothing, or are over nothing",
+        "FROM delta d LEFT JOIN object o ON o.id = d.object LEFT JOIN object b ON b.id = d.base"
+        f" WHERE b.id IS NULL OR coalesce(o.drive, -1) != {schema.DELTA}",
+    ),
+    (
+        "unfinished changes belong to nothing",
+        "FROM replacing r WHERE object NOT IN (SELECT id FROM object)"
+        " OR (patched IS NOT NULL AND patched NOT IN (SELECT id FROM object))",
+    ),
+    (
+        "snapshots are in no state that is known",
+        "FROM snapshot WHERE state NOT IN (0, 1, 2)",
+    ),
+)
+
+
+def faults(catalog: Catalog) -> Iterator[str]:
+    """What is wrong with an open catalog, each as a sentence without its end; nothing where
+    all is well.  Raises the catalog's errors, Damaged where it cannot be read on."""
+    answer = catalog.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if answer != "ok":
+        yield f"the catalog is damaged: {answer}"
+        return
+    if not _has_our_schema(catalog.db):
+        yield "the catalog is damaged: its tables are not those of its format"
+        return
+    wrong = list(_wrong_rows(catalog.db))
+    yield from wrong
+    if not wrong:  # else what follows says the same once more
+        yield from _contradictions(catalog.db)
+
+
+def _has_our_schema(db: sqlite3.Connection) -> bool:
+    ours = {statement.strip() for statement in schema.CATALOG.split(";")} - {""}
+    found = {row[0] for row in db.execute("SELECT sql FROM main.sqlite_schema WHERE sql NOT NULL")}
+    return found == ours
+
+
+def _wrong_rows(db: sqlite3.Connection) -> Iterator[str]:
+    for table, columns in schema.CHECKED.items():
+        try:
+            bad = db.execute(
+                f"SELECT count(*) FROM {table} WHERE digest_of_row IS NOT {schema.check(columns)}"
+            ).fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorname", "") != "SQLITE_ERROR":
+                raise
+            bad = "some"  # a text that is none: there is nothing to compute a check of
+        if bad:
+            yield f"{bad} rows of the catalog's table {table} are damaged"
+    for digest, value in db.execute("SELECT digest, value FROM attributes"):
+        if not isinstance(value, bytes) or encoding.attributes_key(value) != digest:
+            yield "attributes in the catalog are damaged"
+            return
+
+
+def _contradictions(db: sqlite3.Connection) -> Iterator[str]:
+    for words, source in _CONTRADICTIONS:
+        count = db.execute(f"SELECT count(*) {source}").fetchone()[0]
+        if count:
+            yield f"the catalog contradicts itself: {count} {words}"
+    if _has_cycle(dict(db.execute("SELECT object, base FROM delta"))):
+        yield "the catalog contradicts itself: a reverse delta is, over others, over itself"
+
+
+def _has_cycle(base: dict[int, int]) -> bool:
+    """Whether going from delta to base comes to no end somewhere."""
+    ends: set[int] = set()
+    for start in base:
+        way: dict[int, None] = {}
+        at = start
+        while at in base and at not in ends:
+            if at in way:
+                return True
+            way[at] = None
+            at = base[at]
+        ends.update(way)
+    return False

@@ -1,0 +1,537 @@
+"""A catalog made anew: of folders alone, whatever has become of the old one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from rebuilding import CATALOG, changes, inodes, rebuilt, told, versions
+from runs import LargeNights, Nights, change_pages
+from trees import SUFFIX, describe, require_same
+
+from mirrorback.errors import Damaged, MirrorbackError, NoRepository, Refused, UsageError
+from mirrorback.store import learnt
+from mirrorback.store.catalog import Catalog
+
+
+def settle() -> None:
+    time.sleep(0.03)
+
+
+@pytest.fixture
+def some(nights: Nights) -> Nights:
+    """Three nights with moves, links, changes, odd names."""
+    source = nights.source
+    (source / "d" / "e").mkdir(parents=True)
+    (source / "d" / "f").write_text("one")
+    (source / "d" / "e" / "g").write_text("deep")
+    (source / "a").write_text("a" * 5000)
+    (source / "gone").write_text("gone")
+    os.link(source / "a", source / "d" / "linked")
+    (source / "s").symlink_to("nowhere")
+    os.mkfifo(source / "p")
+    Path(os.fsdecode(os.fsencode(source) + b"/\xff\xfe")).write_text("odd")
+    settle()
+    nights.backup()
+    (source / "d" / "f").write_text("two")
+    (source / "d").rename(source / "moved")
+    (source / "gone").unlink()
+    settle()
+    nights.backup()
+    (source / "a").rename(source / "b")
+    (source / "new").write_text("new")
+    settle()
+    nights.backup()
+    return nights
+
+
+def unchanged(nights: Nights) -> None:
+    """The next backup copies nothing, and makes nothing."""
+    before = inodes(nights.repository)
+    summary = nights.backup().summary
+    assert summary.unchanged and summary.bytes_copied == summary.bytes_written == 0
+    assert inodes(nights.current) <= before
+    assert nights.heard.warnings == nights.heard.errors == []
+
+
+def test_all_is_told_as_before(some: Nights) -> None:
+    before = told(some), changes(some), versions(some, b"b"), versions(some, b"moved/f")
+    made = rebuilt(some)
+    assert (len(made.snapshots), made.problems, made.kept) == (3, 0, None)
+    assert (told(some), changes(some), versions(some, b"b"), versions(some, b"moved/f")) == before
+    assert some.problems() == []
+    unchanged(some)
+    assert some.problems() == []
+
+
+def test_digests_are_learnt_by_the_next_backup(some: Nights) -> None:
+    known = told(some, digests=True)["entries"]
+    rebuilt(some)
+    newest = list(known)[-1]
+    assert told(some, digests=True)["entries"][newest] != known[newest]
+    unchanged(some)
+    assert told(some, digests=True)["entries"][newest] == known[newest]
+
+
+def test_digests_are_taken_at_once_if_wanted(some: Nights) -> None:
+    known = told(some, digests=True)
+    rebuilt(some, digests=True)
+    assert told(some, digests=True) == known
+    unchanged(some)
+
+
+def test_a_digest_is_learnt_once(some: Nights) -> None:
+    rebuilt(some)
+    with some.history() as history:
+        (entry,) = history.listing(b"new", None)
+    digest = learnt.Digest(bytes(32))
+    path = os.fsencode(some.repository / CATALOG)
+    catalog = Catalog.open(path, write=True)
+    assert learnt.learn_digest(catalog, entry.object, digest)
+    assert not learnt.learn_digest(catalog, entry.object, digest)
+    catalog.close()
+    assert [p.path for p in some.problems()] == [b"new"]
+
+
+def test_the_night_after_can_change_everything(some: Nights) -> None:
+    rebuilt(some)
+    source = some.source
+    (source / "b").rename(source / "moved" / "c")  # and its hard link stays
+    (source / "new").rename(source / "newer")
+    (source / "moved" / "f").write_text("six")
+    (source / "moved" / "e").rename(source / "e")
+    settle()
+    before = inodes(some.repository)
+    summary = some.backup().summary
+    assert summary.bytes_copied == 3
+    assert (summary.files_changed, summary.files_new, summary.files_removed) == (1, 0, 0)
+    assert len(inodes(some.current) - before) == 1
+    require_same(describe(source), describe(some.current))
+    assert some.problems() == []
+
+
+def test_links_that_were_broken_meanwhile_are_told_apart(some: Nights) -> None:
+    rebuilt(some)
+    source = some.source
+    linked = source / "moved" / "linked"
+    subprocess.run(["cp", "-p", linked, source / "copy"], check=True)
+    (source / "copy").rename(linked)
+    settle()
+    some.backup()
+    require_same(describe(source), describe(some.current))
+
+
+def test_restore_compares_content_without_digests(some: Nights, tmp_path: Path) -> None:
+    rebuilt(some)
+    target = tmp_path / "back"
+    some.restore(target)
+    st = (target / "new").stat()
+    (target / "new").write_text("NEW")
+    os.utime(target / "new", ns=(st.st_mtime_ns, st.st_mtime_ns))
+    some.restore(target)
+    assert (target / "new").read_text() == "new"
+    assert len(list(target.glob("*.before-restore-*"))) == 1
+
+
+def test_metadata_that_root_gave_the_drive_is_exact(some: Nights) -> None:
+    """What differs is a change; only flags are learnt."""
+    rebuilt(some)
+    (some.source / "new").chmod(0o600)
+    summary = some.backup().summary
+    assert (summary.files_metadata, summary.bytes_copied) == (1, 0)
+
+
+# --- the old catalog ----------------------------------------------------------------------------
+
+
+def test_a_sound_catalog_is_refused_and_can_be_forced(some: Nights) -> None:
+    before = told(some)
+    with pytest.raises(Refused, match="--force"):
+        rebuilt(some, lose=False)
+    assert told(some) == before
+    made = rebuilt(some, lose=False, force=True)
+    assert made.kept is not None and Path(os.fsdecode(made.kept)).exists()
+    assert told(some) == before
+    assert sqlite3.connect(os.fsdecode(made.kept)).execute("SELECT count(*) FROM entry")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 1000, None, "folder", "link"])
+def test_a_broken_catalog_is_kept_aside(some: Nights, content: bytes | str | None) -> None:
+    before = told(some)
+    path = some.repository / CATALOG
+    if content is None:  # a page in the middle is lost
+        with path.open("r+b") as file:
+            file.seek(path.stat().st_size // 2)
+            file.write(b"\xff" * 9000)
+    else:
+        path.unlink()
+        if content == "folder":
+            path.mkdir()
+        elif content == "link":
+            path.symlink_to("nowhere")
+        else:
+            assert isinstance(content, bytes)
+            path.write_bytes(content)
+    (some.repository / (CATALOG + "-journal")).write_bytes(b"left")
+    made = rebuilt(some, lose=False)
+    assert made.kept is not None and os.path.lexists(made.kept)
+    assert told(some) == before
+    assert not (some.repository / (CATALOG + "-journal")).exists()
+    unchanged(some)
+
+
+def test_one_of_a_newer_format_is_refused(some: Nights) -> None:
+    db = sqlite3.connect(some.repository / CATALOG)
+    db.execute("PRAGMA user_version = 7")
+    db.close()
+    with pytest.raises(Refused, match="newer"):
+        rebuilt(some, lose=False)
+    assert len(rebuilt(some, lose=False, force=True).snapshots) == 3
+
+
+def test_pins_survive_in_a_readable_catalog(some: Nights) -> None:
+    db = sqlite3.connect(some.repository / CATALOG)
+    db.execute("UPDATE snapshot SET pinned = 'why', incomplete = 1 WHERE id = 1")
+    db.commit()
+    db.close()
+    shutil.rmtree(some.folders()[1])  # by hand: the catalog disagrees
+    made = rebuilt(some, lose=False)
+    assert len(made.snapshots) == 2
+    with some.history() as history:
+        oldest = history.snapshots()[0]
+    assert (oldest.pinned, oldest.incomplete) == ("why", True)
+
+
+def test_a_dry_run_writes_nothing(some: Nights) -> None:
+    (some.repository / CATALOG).unlink()
+    before = describe(some.repository)
+    made = rebuilt(some, lose=False, dry_run=True)
+    assert len(made.snapshots) == 3
+    require_same(before, describe(some.repository))
+
+
+# --- settings, names, times ---------------------------------------------------------------------
+
+
+def test_an_empty_repository(nights: Nights) -> None:
+    (nights.source / "f").write_text("f")
+    nights.backup()
+    shutil.rmtree(nights.current)
+    (nights.repository / ".mirrorback" / "mirror.toml").unlink()
+    assert rebuilt(nights).snapshots == ()
+    nights.backup()
+    assert nights.problems() == []
+
+
+def test_the_mirror_must_be_there(some: Nights) -> None:
+    some.current.rename(some.repository / "elsewhere")
+    with pytest.raises(Damaged, match="current"):
+        rebuilt(some)
+
+
+def test_settings_made_anew(some: Nights) -> None:
+    before = told(some)
+    path = some.repository / ".mirrorback" / "repository.toml"
+    with pytest.raises(UsageError):
+        rebuilt(some, source=str(some.source))
+    for damage in (lambda: path.write_text("x ="), path.unlink):
+        damage()
+        (some.repository / CATALOG).touch()
+        with pytest.raises((Damaged, NoRepository), match="--source"):
+            rebuilt(some)
+        (some.repository / CATALOG).touch()
+        rebuilt(some, source=str(some.source))
+        assert told(some) == before
+    unchanged(some)
+
+
+def test_all_of_the_inner_folder_lost(some: Nights) -> None:
+    before = told(some)
+    shutil.rmtree(some.repository / ".mirrorback")
+    made = rebuilt(some, lose=False, source=str(some.source))
+    assert made.snapshots[:2] == tuple(s[0] for s in before["snapshots"][:2])
+    assert list(told(some)["entries"].values()) == list(before["entries"].values())
+    with some.history() as history:
+        times = [snapshot.time for snapshot in history.snapshots()]
+    assert times == sorted(times)
+    unchanged(some)
+
+
+def test_folders_that_are_no_snapshots(some: Nights) -> None:
+    (some.repository / "2026-99-99-020000").mkdir()
+    (some.repository / "2026-01-01-020000").write_text("a file")
+    (some.repository / "mine").mkdir()
+    assert len(rebuilt(some).snapshots) == 3
+    assert len(some.heard.warnings) == 2
+
+
+def test_what_someone_has_put_into_a_folder_is_taken_in(some: Nights) -> None:
+    (some.folders()[0] / "mine").write_text("mine")
+    rebuilt(some)
+    with some.history() as history:
+        (found,) = history.find("mine")
+    assert (found.first.name, found.last.name) == (some.folders()[0].name,) * 2
+
+
+def test_an_hour_that_came_twice(nights: Nights) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    nights.now = datetime(2026, 10, 24, 0, 0, tzinfo=ZoneInfo("UTC"))
+    for minutes in (0, 30, 60, 90):
+        moment = datetime(2026, 10, 25, 0, minutes % 60, tzinfo=ZoneInfo("UTC"))
+        moment += timedelta(hours=minutes // 60)
+        (nights.source / "f").write_text(f"{minutes:03}")
+        settle()
+        nights.now = moment.astimezone(zone) - timedelta(days=1)
+        nights.now = moment.astimezone(zone)
+        from mirrorback.engine.backup import BackupOptions, backup
+
+        backup(
+            str(nights.source), str(nights.repository), BackupOptions(init=True), nights.now,
+            nights.heard,
+        )  # fmt: skip
+    before = told(nights)
+    rebuilt(nights)
+    assert told(nights) == before
+
+
+# --- what is hard to reach ----------------------------------------------------------------------
+
+
+def test_long_paths(nights: Nights) -> None:
+    folder = os.open(nights.source, os.O_RDONLY)
+    for number in range(40):
+        name = f"{number:02}" * 100
+        os.mkdir(name, dir_fd=folder)
+        below = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(os.open("deep", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+    os.close(folder)
+    settle()
+    nights.backup()
+    before = told(nights)
+    rebuilt(nights)
+    assert told(nights) == before
+    summary = nights.backup().summary
+    assert summary.unchanged and summary.bytes_copied == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_cannot_be_read_is_told(some: Nights) -> None:
+    (some.folders()[0] / "d").chmod(0)
+    made = rebuilt(some)
+    assert made.problems == 1
+
+
+# --- large files --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chain(large: LargeNights, image: Path) -> LargeNights:
+    """Four versions of a large file, three of them deltas; one of them moved with a change."""
+    large.backup()
+    for seed in range(3):
+        change_pages(image, seed)
+        if seed == 1:
+            image = image.rename(image.with_name("renamed"))
+        settle()
+        large.backup()
+    return large
+
+
+def test_deltas_are_found(chain: LargeNights, tmp_path: Path) -> None:
+    before = told(chain), changes(chain), versions(chain, b"d/renamed")
+    trees = {}
+    for name in [*(folder.name for folder in chain.folders()), "latest"]:
+        chain.restore(tmp_path / name, at=name)
+        trees[name] = describe(tmp_path / name)
+    made = rebuilt(chain)
+    assert (made.deltas, made.problems) == (3, 0)
+    assert told(chain) == before[0]
+    assert changes(chain)[0] == before[1][0]
+    for name, tree in trees.items():
+        chain.restore(tmp_path / "again" / name, at=name)
+        require_same(tree, describe(tmp_path / "again" / name))
+    assert chain.problems() == []
+    unchanged(chain)
+    middle = chain.folders()[1]
+    chain.delete(middle.name)
+    assert chain.problems() == []
+
+
+def test_a_large_file_that_changes_next_becomes_a_delta(chain: LargeNights) -> None:
+    rebuilt(chain)
+    change_pages(chain.source / "d" / "renamed", 9)
+    settle()
+    before = (chain.current / "d" / "renamed").stat().st_ino
+    summary = chain.backup().summary
+    assert 0 < summary.bytes_written < 1 << 18
+    assert (chain.current / "d" / "renamed").stat().st_ino == before
+    assert chain.problems() == []
+
+
+def test_a_damaged_delta_is_told_and_stays(chain: LargeNights) -> None:
+    victim = chain.folders()[1] / "d" / ("image" + SUFFIX.decode())
+    with victim.open("r+b") as file:
+        file.seek(-60, os.SEEK_END)
+        file.write(b"\xff\xff\xff")
+    made = rebuilt(chain)
+    assert made.problems == len(chain.heard.errors) == 2  # and the one over it
+    assert made.deltas == 1
+    with chain.history() as history:
+        assert len(history.find("image.rdiff.zst")) == 2
+
+
+def test_a_delta_whose_base_is_damaged_is_told(chain: LargeNights) -> None:
+    with (chain.current / "d" / "renamed").open("r+b") as file:
+        file.write(b"rot")
+    assert rebuilt(chain).problems == 3
+
+
+def test_files_that_only_have_the_name_of_a_delta(chain: LargeNights) -> None:
+    source = chain.source
+    delta = chain.folders()[0] / "d" / ("image" + SUFFIX.decode())
+    shutil.copy(delta, source / ("own" + SUFFIX.decode()))  # a real one, but of the source's
+    (source / ("text" + SUFFIX.decode())).write_text("text")
+    (source / "text").write_text("beside")
+    (source / SUFFIX.decode()).write_text("nothing but a suffix")
+    settle()
+    chain.backup()
+    before = told(chain)
+    made = rebuilt(chain)
+    assert (made.deltas, made.problems) == (3, 0)
+    assert told(chain) == before
+
+
+# --- copies -------------------------------------------------------------------------------------
+
+
+def copied(nights: Nights, to: Path, *how: str) -> None:
+    subprocess.run(["cp", *how, nights.repository, to], check=True)
+    shutil.rmtree(nights.repository)
+    nights.repository = to
+
+
+@pytest.mark.parametrize("lose", [False, True])
+def test_a_copy_goes_on(chain: LargeNights, tmp_path: Path, lose: bool) -> None:
+    before = told(chain)
+    copied(chain, tmp_path / "copy", "-a")
+    if lose:
+        rebuilt(chain)
+    assert told(chain) == before
+    assert chain.problems() == []
+    unchanged(chain)
+    chain.delete(chain.folders()[0].name)
+    change_pages(chain.source / "d" / "renamed", 9)
+    settle()
+    chain.backup()
+    assert chain.problems() == []
+    require_same(describe(chain.source), describe(chain.current))
+
+
+def test_a_copy_without_hard_links(some: Nights, tmp_path: Path) -> None:
+    before = versions(some, b"new")
+    copied(some, tmp_path / "copy", "-r", "--preserve=mode,ownership,timestamps,xattr")
+    made = rebuilt(some)
+    assert (len(made.snapshots), made.problems) == (3, 0)
+    assert [v[:3] for v in versions(some, b"new")] == [v[:3] for v in before]
+    assert some.problems() == []
+    some.backup()
+    require_same(describe(some.source), describe(some.current))
+    assert some.problems() == []
+
+
+# --- publications that were cut -----------------------------------------------------------------
+
+
+class Cut(Exception):
+    pass
+
+
+CUTS = ["exchange", "rename_new", "note"]
+
+
+def cut_night(nights: Nights, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """A backup that is killed within its publication."""
+    from mirrorback.store import publish, record, supersede, system
+
+    def stop(*_: object, **__: object) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        if where == "exchange":
+            patch.setattr(publish, "_exchange", stop)
+        elif where == "rename_new":
+            patch.setattr(system, "rename_new", stop)
+        elif where == "give":
+            patch.setattr(supersede, "give", stop)
+        elif where == "patch":
+            patch.setattr(supersede, "patch", stop)
+        else:
+            patch.setattr(record, "published", stop)
+        with pytest.raises(Cut):
+            nights.backup()
+
+
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize("lose", [False, True])
+@pytest.mark.parametrize("where", CUTS)
+def test_a_publication_that_was_cut(
+    some: Nights,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    lose: bool,
+    copy: bool,
+) -> None:
+    then = {f.name: describe(f) for f in (*some.folders(), some.current)}
+    (some.source / "new").write_text("newer")
+    (some.source / "b").unlink()
+    (some.source / "more").mkdir()
+    settle()
+    cut_night(some, monkeypatch, where)
+    if copy:
+        copied(some, tmp_path / "copy", "-a")
+    if copy and not lose and where != "note":
+        with pytest.raises(MirrorbackError, match="rebuild"):
+            some.backup()
+    made = rebuilt(some, lose=lose, force=True)
+    assert made.problems == 0
+    assert len(made.snapshots) == (3 if where == "exchange" and (lose or copy) else 4)
+    newest = sorted(f.name for f in some.folders())
+    for name in newest:
+        found = describe(some.repository / name)
+        wanted = then.get(name, then["current"])
+        require_same(wanted, found)
+    some.backup()
+    require_same(describe(some.source), describe(some.current))
+    assert some.problems() == []
+    assert {s[0] for s in told(some)["snapshots"]} >= set(newest)
+
+
+@pytest.mark.parametrize("where", ["exchange", "rename_new", "give", "patch", "note"])
+def test_large_files_whose_publication_was_cut(
+    chain: LargeNights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    chain.restore(tmp_path / "then")
+    image = chain.source / "d" / "renamed"
+    change_pages(image, 9)
+    settle()
+    cut_night(chain, monkeypatch, where)
+    made = rebuilt(chain)
+    assert made.problems == 0
+    if where != "exchange":
+        require_same(describe(chain.source), describe(chain.current))
+    chain.backup()
+    require_same(describe(chain.source), describe(chain.current))
+    assert chain.problems() == []
+    name = sorted(f.name for f in chain.folders())[-1]
+    chain.restore(tmp_path / "back", at=name)
+    require_same(describe(tmp_path / "then"), describe(tmp_path / "back"))
