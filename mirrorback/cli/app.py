@@ -38,6 +38,7 @@ COMMANDS = {
     "prune": "prune",
     "stats": "stats",
     "doctor": "doctor",
+    "run": "run",
     "status": "status",
     "schedule": "schedule",
     "config": "config",
