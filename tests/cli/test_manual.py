@@ -11,6 +11,7 @@ import typer
 
 from mirrorback import __version__
 from mirrorback.cli.app import COMMANDS, build
+from mirrorback.plan.configuration import KEYS
 
 MANUAL = Path(__file__).parents[2] / "man" / "mirrorback.1"
 PROGRAM: Any = typer.main.get_command(build())
@@ -74,3 +75,9 @@ def test_every_exit_code_is_told(code: int) -> None:
 
 def test_the_version_is_this_one() -> None:
     assert f'"mirrorback {__version__}"' in MANUAL.read_text()
+
+
+def test_every_key_of_the_configuration_is_in_its_manual() -> None:
+    text = MANUAL.with_name("mirrorback.toml.5").read_text().replace("\\-", "-")
+    text = text.split(".SH KEYS")[1].split(".SH EXAMPLE")[0]
+    assert [key for key in KEYS if not mentions(text, key)] == []
