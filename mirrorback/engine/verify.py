@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from mirrorback.engine import check_catalog, check_files
+from mirrorback.engine import check_files
+from mirrorback.engine.check_catalog import CONFUSED, CatalogFindings
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
 from mirrorback.engine.review import Outcome, Review
+from mirrorback.errors import Damaged
 from mirrorback.model import Problem
 from mirrorback.plan.likeness import Holds
 from mirrorback.plan.verifying import ALL, Part, parse_part
@@ -52,22 +54,29 @@ def verify(
     system.raise_descriptor_limit()
     outcome = Outcome() if outcome is None else outcome
     with drive_errors(), translated(), History.open(repository, now) as history:
-        sound = True
-        for problem in check_catalog.check(history):
-            sound = sound and problem.repairable
-            yield problem
-        yield from check_files.check(history)
-        if not history.snapshots():
+        findings = CatalogFindings(history)
+        yield from findings.problems()
+        if not findings.readable:
+            outcome.remembered = False
             return
-        with contextlib.closing(Dated(history)) as dated:
-            yield from dated.problems
-            memory = Memory(history.repo, (now - _EPOCH) // timedelta(microseconds=1) * 1000)
-            memory.disabled = not sound
-            chance = random.Random() if chance is None else chance
-            yield from Review(
-                history, dated, _holds(history), part, memory, events, outcome, clock, began, chance
-            ).run()
-            outcome.remembered = not memory.lost
+        try:
+            yield from check_files.check(history)
+            if not history.snapshots():
+                return
+            with contextlib.closing(Dated(history)) as dated:
+                yield from dated.problems
+                memory = Memory(history.repo, (now - _EPOCH) // timedelta(microseconds=1) * 1000)
+                memory.disabled = not findings.sound
+                chance = random.Random() if chance is None else chance
+                holds = _holds(history)
+                yield from Review(
+                    history, dated, holds, part, memory, events, outcome, clock, began, chance
+                ).run()
+                outcome.remembered = not memory.lost
+        except (Damaged, *CONFUSED):
+            if findings.sound:
+                raise
+            yield findings.stopped()
 
 
 def _holds(history: History) -> Holds:

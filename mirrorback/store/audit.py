@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from mirrorback.store import encoding, schema
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
+
+_OF_PAGES = "***"  # how what is wrong with trees of pages begins; that comes first
 
 # What is counted, and words that follow the number.
 _NEWEST = "(SELECT coalesce(max(id), 0) FROM snapshot)"
@@ -74,13 +77,25 @@ _CONTRADICTIONS = (
 )
 
 
+class Fault(NamedTuple):
+    """What SQLite finds."""
+
+    what: str
+    readable: bool  # pages are sound, an index or a value is not; else a walk may come to no end
+
+
+def structure_fault(catalog: Catalog) -> Fault | None:
+    """What is wrong with an open catalog as SQLite has it, the worst first; None where that is
+    sound.  Raises the catalog's errors."""
+    answer = str(catalog.db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    if answer == "ok":
+        return None
+    return Fault(" ".join(answer.split()), not answer.startswith(_OF_PAGES))
+
+
 def faults(catalog: Catalog) -> Iterator[str]:
-    """What is wrong with an open catalog, each as a sentence without its end; nothing where
-    all is well.  Raises the catalog's errors, Damaged where it cannot be read on."""
-    answer = catalog.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if answer != "ok":
-        yield f"the catalog is damaged: {answer}"
-        return
+    """What is wrong with an open catalog that can be read, each as a sentence without its
+    end; nothing where all is well.  Raises the catalog's errors."""
     if not _has_our_schema(catalog.db):
         yield "the catalog is damaged: its tables are not those of its format"
         return

@@ -75,6 +75,7 @@ def seal(path: Path) -> Seal:
 
 def faults(path: Path) -> list[str]:
     with opened(path) as catalog:
+        assert audit.structure_fault(catalog) is None
         return list(audit.faults(catalog))
 
 
@@ -260,6 +261,24 @@ def translated_owners() -> Iterator[None]:
 
     with translated():
         yield
+
+
+def test_sound_pages_are_told_from_others(path: Path) -> None:
+    """A walk through others may come to no end."""
+    with path.open("r+b") as file:
+        data = file.read()
+        root = 8192 * (data.index(b"2026-11-01-020000") // 8192)
+        file.seek(root + 3)  # number of cells of the page
+        file.write(b"\xff\xff")
+    with opened(path) as catalog:
+        fault = audit.structure_fault(catalog)
+        assert fault is not None
+        assert not fault.readable
+    path.write_bytes(data.replace(b"2026-11-01-020000", b"2026-11-01-020009", 1))
+    with opened(path) as catalog:
+        fault = audit.structure_fault(catalog)
+        assert fault is not None
+        assert fault.readable
 
 
 def test_a_schema_that_is_not_ours_is_told(path: Path) -> None:
