@@ -21,6 +21,12 @@ from mirrorback.engine.night.running import Outcome, Run, is_due, worst
 NOW = datetime(2026, 11, 25, 2, 0, 5, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def own_diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing outside of the test's folder is written."""
+    monkeypatch.setenv("MIRRORBACK_STATE_DIR", str(tmp_path / "diary"))
+
+
 class Home:
     """A configured backup, its repository made."""
 

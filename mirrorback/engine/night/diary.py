@@ -36,7 +36,11 @@ class Page:
 
 
 def folder() -> str:
-    """Where the diary is.  Raises DriveError where a person has no home."""
+    """Where the diary is: what MIRRORBACK_STATE_DIR names, else the usual place.  Raises
+    DriveError where a person has no home."""
+    named = os.environ.get("MIRRORBACK_STATE_DIR")
+    if named:
+        return os.path.abspath(named)
     if os.geteuid() == 0:
         return SYSTEM
     import platformdirs
