@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 
-from mirrorback.store import content, system, tree
+from mirrorback.store import content
 from mirrorback.store.repository import Repository
 
 LOG = b"log"
@@ -83,23 +81,3 @@ def _names(folder: int) -> list[bytes]:
     """The logs, oldest first."""
     found = (os.fsencode(name) for name in os.listdir(folder))
     return sorted(name for name in found if _NAME.fullmatch(name))
-
-
-def read(repo: Repository, count: int) -> Iterator[tuple[str, str]]:
-    """The last logs, oldest first: name and text of each.  Raises OSError."""
-    try:
-        folder = os.open(LOG, tree.DIRECTORY_FLAGS, dir_fd=repo.inner)
-    except FileNotFoundError:
-        return
-    try:
-        for name in _names(folder)[-count:]:
-            with contextlib.suppress(FileNotFoundError):
-                fd = os.open(name, system.READ_SAFELY, dir_fd=folder)
-                try:
-                    if stat.S_ISREG(os.fstat(fd).st_mode):
-                        text = os.pread(fd, LIMIT, 0).decode("utf-8", "replace")
-                        yield name.decode(), text
-                finally:
-                    os.close(fd)
-    finally:
-        os.close(folder)
