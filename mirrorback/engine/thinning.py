@@ -189,7 +189,7 @@ class NightlyThinning:
         mirror = snapshots[-1].id
         going = [f.snapshot for f in fates if not f.keep and f.snapshot.id != mirror]
         with (
-            catalog.let_go(),
+            catalog.released(),
             Removal(self._repo, catalog, self._now, self._events) as removal,
             contextlib.suppress(NoSpace),  # then it does not fit, which is told
         ):

@@ -249,6 +249,17 @@ class Catalog:
             if held:
                 self.db.execute("BEGIN")
 
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """Outside of `held` for a while in which no other thread is at work in it: what is done
+        then may have threads of its own, which find `lock` free."""
+        held = self.db.in_transaction
+        self._end("COMMIT")
+        yield
+        if held:
+            with self.lock, translated():
+                self.db.execute("BEGIN")
+
     def mend(self) -> None:
         """Roll back what a run that was killed has left of a commit, as `open` does.  Raises
         Locked, DriveError."""

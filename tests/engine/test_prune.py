@@ -194,13 +194,20 @@ def test_what_is_more_than_the_drive_is_refused_first(
     assert names_of(nights) == names
 
 
-def test_a_dry_run_predicts_space(nights: Nights) -> None:
+def test_a_dry_run_predicts_space(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     names = fill(nights, 5)
-    [free, *_rest] = [nights.prune(last=5, min_free=Room(bytes=1), dry_run=True).free]
-    said = nights.prune(min_free=Room(bytes=free + 75_000), dry_run=True)
+    monkeypatch.setattr(probe, "free_space", lambda fd: (1_000_000, None))
+    monkeypatch.setattr(probe, "total_space", lambda fd: 10_000_000)
+    each = nights.prune(last=1, dry_run=True).removed[0].frees
+    assert 50_000 <= each <= 70_000
+    for count in (0, 1, 2, 4):
+        wanted = 1_000_000 + count * each - 1000
+        said = nights.prune(min_free=Room(bytes=wanted), dry_run=True)
+        assert [fate.name for fate in said.removed] == names[:count]
+        assert all(fate.reasons == (FOR_SPACE,) for fate in said.removed)
+        assert said.shortfall is None and said.free >= wanted
+    assert nights.prune(min_free=Room(bytes=2_000_000), dry_run=True).shortfall
     assert names_of(nights) == names
-    assert 1 <= len(said.removed) <= 4  # something else may use this drive, too
-    assert [f.name for f in said.removed] == names[: len(said.removed)]
 
 
 # --- after a backup -----------------------------------------------------
