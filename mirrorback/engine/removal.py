@@ -225,6 +225,8 @@ class Removal:
         return None
 
     def _remove(self, snapshot: Snapshot) -> None:
+        if not self._is_there(snapshot):
+            return  # an attempt before this one has come so far
         if self._is_going(snapshot):
             # It was cut short by a full drive, after its commit.
             publish.finish_removal(
@@ -242,6 +244,10 @@ class Removal:
             self.events.advance,
         )
         removable.tell(self.events, snapshot, about, spared)
+
+    def _is_there(self, snapshot: Snapshot) -> bool:
+        found = self.catalog.db.execute("SELECT 1 FROM snapshot WHERE id = ?", (snapshot.id,))
+        return found.fetchone() is not None
 
     def _is_going(self, snapshot: Snapshot) -> bool:
         return any(number == snapshot.id for number, *_rest in self.catalog.in_state(DELETING))

@@ -28,7 +28,7 @@ _WHAT = f".mirrorback/{NAME.decode()}"
 _HEADER = 100  # bytes
 _COUNTER = slice(24, 28)  # in SQLite's header: the file change counter, big endian
 _COUNTED = slice(92, 96)  # the same once more, for which the version that follows is valid
-_AT_ONCE = 4 << 20  # bytes that are hashed in one go, by as many threads as there are
+_AT_ONCE = 1 << 20  # bytes that are hashed in one go
 
 
 class Seal(enum.Enum):
@@ -105,7 +105,7 @@ class SealedFile:
         return number
 
     def _digest(self) -> str:
-        hashing = blake3(max_threads=blake3.AUTO)
+        hashing = blake3()  # its threads gain little here, and a process that forks loses them
         buffer = bytearray(min(_AT_ONCE, max(1, os.fstat(self._fd).st_size)))
         at = 0
         while count := os.preadv(self._fd, [buffer], at):

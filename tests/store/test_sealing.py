@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,27 @@ def test_who_writes_leaves_a_seal_that_holds(path: Path) -> None:
         with catalog.transaction() as db:
             db.execute("UPDATE snapshot SET pinned = 'why' WHERE id = 1")
         assert catalog.seal() is Seal.ABSENT
+    assert seal(path) is Seal.HOLDS
+
+
+def test_a_process_that_was_forked_seals_too(path: Path) -> None:
+    """Threads do not come along: whoever relied on those of the parent would wait for ever."""
+    path.unlink()
+    made = Catalog.create(bytes(path))
+    with made.transaction() as db:
+        db.execute("INSERT INTO property (key, value) VALUES ('big', randomblob(3000000))")
+    made.close()
+    assert seal(path) is Seal.HOLDS
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(20)
+            with opened(path, write=True) as catalog, catalog.transaction() as db:
+                db.execute("DELETE FROM property")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
     assert seal(path) is Seal.HOLDS
 
 
