@@ -24,11 +24,14 @@ class Places:
         self._snapshots: dict[int, Snapshot] = {}
         self._open: OrderedDict[int, tuple[int, tree.Cursor]] = OrderedDict()
         self._missing: set[int] = set()
+        self._last: tuple[int, int] | None = None  # snapshot and directory asked for last
+        self._last_fd = -1
 
     def close(self) -> None:
         """Close what is open, and forget what was missing; it can be used again."""
         while self._open:
             self._shut(next(iter(self._open)))
+        self._last = None
         self._missing.clear()
         self._snapshots.clear()
         self._history.let_go()
@@ -38,8 +41,9 @@ class Places:
         OSError."""
         try:
             if not directory and not name:
+                self._last = None
                 return os.fstat(self._folder(snapshot, b""))
-            folder = self._folder(snapshot, self._history.folder_path(directory))
+            folder = self._directory(snapshot, directory)
             self._history.require_name(name)
             return os.stat(name, dir_fd=folder, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -47,8 +51,17 @@ class Places:
 
     def open(self, snapshot: int, directory: int, name: bytes) -> int:
         """A descriptor of the file at such a place, for the caller to close.  Raises OSError."""
-        folder = self._folder(snapshot, self._history.folder_path(directory))
+        folder = self._directory(snapshot, directory)
         return system.open_quietly(name, os.O_RDONLY, folder)
+
+    def _directory(self, snapshot: int, number: int) -> int:
+        """A descriptor of a directory, good until another is asked for: most of the time it is
+        that of the last time."""
+        if self._last != (snapshot, number):
+            self._last = None
+            self._last_fd = self._folder(snapshot, self._history.folder_path(number))
+            self._last = snapshot, number
+        return self._last_fd
 
     def _folder(self, snapshot: int, path: bytes) -> int:
         if snapshot not in self._open:

@@ -141,7 +141,7 @@ def _show_together(session: Session, together: Together) -> None:
 
 
 def _show_totals(session: Session, totals: Totals) -> None:
-    ratio = "" if totals.ratio is None else f", which is {totals.ratio:.1f} times as much"
+    ratio = "" if totals.ratio is None else f", {totals.ratio:.1f} times as much"
     other = sum(totals.rest.values())
     session.out.line()
     for line in (
@@ -196,12 +196,11 @@ def _periods(points: Sequence[Added], most: int) -> tuple[str, list[Period]]:
 
 def _show_forecast(session: Session, leads: Forecast) -> None:
     rate = words.size(leads.per_day * 7)
-    if leads.full_in is None:
-        session.out.line(f"it grows by about {rate} a week")
-        return
-    weeks = leads.full_in // WEEK
-    left = f"about {words.number(weeks, 'week')}" if weeks else "less than a week"
-    session.out.line(f"it grows by about {rate} a week: at this rate the drive is full in {left}")
+    session.out.line(f"it grows by about {rate} a week")
+    if leads.full_in is not None:
+        weeks = leads.full_in // WEEK
+        left = f"about {words.number(weeks, 'week')}" if weeks else "less than a week"
+        session.out.line(f"at this rate the drive is full in {left}")
 
 
 def _show_paths(session: Session, title: str, found: Sequence[Heavy]) -> None:
