@@ -23,6 +23,7 @@ from mirrorback.model import (
     Metadata,
     Owner,
     Problem,
+    Repair,
     Snapshot,
     Summary,
     Version,
@@ -195,3 +196,16 @@ def test_iso_names_the_instant_exactly(ns: int, minutes: int) -> None:
     fraction = text[19:-6]
     assert not fraction.endswith(("0", "."))
     assert int((fraction[1:] or "0").ljust(9, "0")) == rest
+
+
+def test_repair() -> None:
+    found = Repair(b"a\xff", ("x",), "missing", b"/r/x/a", True, "source", b"/r/.mirrorback/d")
+    assert shapes.repair(found) == {
+        "path": "a\udcff",
+        "snapshots": ["x"],
+        "problem": "missing",
+        "location": "/r/x/a",
+        "repaired": True,
+        "from": "source",
+        "set_apart": "/r/.mirrorback/d",
+    }

@@ -35,7 +35,7 @@ from mirrorback.store.catalog import Catalog
 
 ALLOWED_CODES = {1, 12}
 KEPT_INSIDE = {"repository.toml", "catalog.db", "catalog.blake3", "mirror.toml", "trash", "reserve",
-               "lock", "log", "redo", "signatures"}  # fmt: skip
+               "lock", "log", "redo", "signatures", "damaged"}  # fmt: skip
 LIBRARY = ctypes.CDLL(None)
 LARGE = 1 << 18  # bytes
 NEVER = 1 << 40  # no run has so many calls
@@ -366,6 +366,121 @@ class Rebuild(Scenario):
         self._require_all(describe(self.nights.source))
 
 
+class Repair(Scenario):
+    """Mending some of every damage."""
+
+    DAMAGED = (b"flipped by the drive", b"an editor's own")
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+        for count in range(3):
+            (self.nights.source / "small").write_text(str(count))
+            time.sleep(0.03)
+            self.night()
+        old, older = self.nights.folders()
+        mirror = self.nights.current
+        overwrite(mirror / "d" / "deep" / "g", self.DAMAGED[0])
+        (older / "large").unlink()
+        (older / "large").write_bytes(self.DAMAGED[1])
+        (old / "s").unlink()
+        (old / "s").symlink_to("elsewhere")
+        (mirror / "d" / "f").chmod(0o777)
+        shutil.rmtree(older / "d" / "deep")
+        self.nights.mark()
+
+    def run(self) -> None:
+        self.nights.repair()
+
+    def after(self) -> None:
+        wanted = describe(self.nights.source)
+        self._require_kept()
+        self._require_sound_names()
+        self._next()
+        result = self.nights.repair()
+        assert result.left == 0, result
+        assert self.nights.marked() == []
+        (self.nights.source / "small").write_text("last")
+        self.nights.now += timedelta(hours=1)
+        self.backup()
+        wanted = describe(self.nights.source)
+        self._require_all(wanted)
+        self._require_kept()
+
+    def _next(self) -> None:
+        """The next command, which ends what was begun."""
+
+    def _require_kept(self) -> None:
+        """What was damaged is not lost."""
+        top = self.nights.repository
+        found = {path.read_bytes() for path in top.rglob("*") if is_plain(path)}
+        assert set(self.DAMAGED) <= found
+
+    def _require_sound_names(self) -> None:
+        """What was not damaged is as it was, and what was is so, or mended."""
+        for folder in [*self.nights.folders(), self.nights.current]:
+            then = self.then.get(folder.name, self.then[max(self.then)])
+            found = describe(folder)
+            for path, node in then.items():
+                if path not in found:
+                    assert path.startswith(b"d/deep") or path in (b"large", b"s"), path
+                elif node.content != found[path].content:
+                    assert path in (b"d/deep/g", b"large", b"s"), path
+
+
+class RepairThenBackup(Repair):
+    """The same, after which a night comes first."""
+
+    def _next(self) -> None:
+        (self.nights.source / "small").write_text("next")
+        time.sleep(0.03)
+        self.nights.now += timedelta(hours=1)
+        self.night()
+        require_same(describe(self.nights.source), describe(self.nights.current))
+
+
+class LargeRepair(Large):
+    """Mending a reverse delta, and the large file that it is over."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        source = self.nights.source
+        shutil.copy2(source / "d/pages", source / "twin")
+        self.night()
+        self._change(4)
+        self.night()
+        old = self.nights.folders()[-1]
+        for path in (old / "d/pages.rdiff.zst", self.nights.current / "d/pages"):
+            overwrite(path, b"damaged", at=100)
+        self.nights.mark()
+
+    def run(self) -> None:
+        self.nights.repair()
+
+    def after(self) -> None:
+        assert self.nights.repair().left == 0
+        assert self.nights.marked() == []
+        self._change(5)
+        self.nights.now += timedelta(hours=1)
+        self.backup()
+        self._require_all(describe(self.nights.source))
+
+
+def overwrite(path: Path, content: bytes, at: int = 0) -> None:
+    """Write into a file, so that no time tells."""
+    st = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(content)
+        if not at:
+            file.truncate()
+    os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+
+
+def is_plain(path: Path) -> bool:
+    """Whether there is a file that may be read."""
+    return path.is_file() and not path.is_symlink()
+
+
 class Restore(Scenario):
     """A restore over files that someone has changed."""
 
@@ -523,6 +638,9 @@ SCENARIOS = (
     LargeRecovery,
     LargeDelete,
     LargePrune,
+    Repair,
+    RepairThenBackup,
+    LargeRepair,
 )
 
 

@@ -27,6 +27,8 @@ SCENARIOS = [
     "Large",
     "LargeDelete",
     "LargePrune",
+    "Repair",
+    "LargeRepair",
 ]
 
 
@@ -59,6 +61,10 @@ def points(library: Path, folder: Path, scenario: str, *numbers: int) -> int:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_killed_before_a_call(library: Path, tmp_path: Path, scenario: str) -> None:
     assert points(library, tmp_path, scenario, 1, STEP) > 40 // STEP
+
+
+def test_a_repair_killed_and_a_night_after_it(library: Path, tmp_path: Path) -> None:
+    assert points(library, tmp_path, "RepairThenBackup", 1, 2 * STEP) > 40 // STEP
 
 
 @pytest.mark.parametrize("percent", [35, 60, 75, 85, 95])

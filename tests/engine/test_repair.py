@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runs import LargeNights, Nights, change_pages
@@ -744,3 +746,84 @@ def test_a_dry_run_leaves_a_cut_run_alone(nights: Nights) -> None:
 def test_no_repository(nights: Nights) -> None:
     with pytest.raises(NoRepository):
         nights.repair()
+
+
+def test_more_links_than_the_drive_allows(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit of links another inode takes over, and the catalog knows."""
+    link, limit = os.link, 20
+
+    def few(src: Any, dst: Any, *, src_dir_fd: int, dst_dir_fd: int, **rest: Any) -> None:
+        if os.stat(src, dir_fd=src_dir_fd, follow_symlinks=False).st_nlink >= limit:
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        link(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, **rest)
+
+    def inodes() -> dict[str, int]:
+        return {path.name: path.stat().st_ino for path in nights.current.iterdir()}
+
+    (nights.source / "f").write_text("one")
+    for number in range(30):
+        link(nights.source / "f", nights.source / f"g{number:02}")
+    time.sleep(0.03)
+    monkeypatch.setattr(os, "link", few)
+    nights.backup()
+    assert len(set(inodes().values())) == 2
+    for path in list(nights.current.iterdir()):
+        path.unlink()
+        path.write_text("replaced")
+    nights.mark("f")
+    assert only(nights).origin == "source"
+    assert {path.read_text() for path in nights.current.iterdir()} == {"one"}
+    assert len(set(inodes().values())) == 2
+    assert nights.problems() == []
+    (nights.source / "other").write_text("two")
+    time.sleep(0.03)
+    nights.backup()
+    assert nights.problems() == []
+    # Sound inodes of an object that is split stay where they are.
+    before = inodes()
+    (nights.current / "g15").unlink()
+    nights.mark("f")
+    assert only(nights).origin in ("links", "itself")
+    after = inodes()
+    assert (nights.current / "g15").read_text() == "one"
+    del before["g15"], after["g15"]
+    assert before == after
+    assert nights.problems() == []
+
+
+def test_a_damaged_file_with_all_links_is_set_apart_as_a_copy(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = some_nights(nights, 3)
+    (nights.current / LETTER).write_text("edited")
+    link, full = os.link, (nights.current / LETTER).stat().st_ino
+
+    def few(src: Any, dst: Any, *, src_dir_fd: int, dst_dir_fd: int, **rest: Any) -> None:
+        if os.stat(src, dir_fd=src_dir_fd, follow_symlinks=False).st_ino == full:
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        link(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, **rest)
+
+    monkeypatch.setattr(os, "link", few)
+    nights.mark(LETTER)
+    assert only(nights).repaired
+    kept.require()
+    assert kept.apart() == [b"edited"]
+
+
+def test_a_bad_sector_is_damage(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be read is mended, and what it was is kept for who can."""
+    kept = some_nights(nights, 3)
+    lost = (nights.current / LETTER).stat().st_ino
+    pread = os.pread
+
+    def bad(fd: int, size: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino == lost:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, size, offset)
+
+    nights.mark(LETTER)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", bad)
+        assert only(nights).origin == "source"
+    kept.require()
+    assert lost not in kept.inodes(LETTER)
