@@ -10,7 +10,6 @@ A folder is one snapshot's alone, and is put right itself.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -289,25 +288,15 @@ class _Run:
                 self._told[number] = Repair(
                     told.path, told.snapshots, told.problem, told.location, False, None, None
                 )
-            self._give(batch)
+        if batch:
+            replaced = {number: prepared.replaced for number, prepared in batch.items()}
+            publish.mend_objects(self._repo, self._catalog, replaced)
+        else:
+            supersede.clear_redo(self._repo, self._catalog)  # of what could not be proven
         if batch or self._well:
             system.sync_filesystem(self._repo.fd)
             record.sound(self._catalog, [*batch, *self._well], self._now)
         self._well.clear()
-
-    def _give(self, batch: dict[int, Prepared]) -> None:
-        if not batch:
-            return
-        replaced = {number: prepared.replaced for number, prepared in batch.items()}
-        try:
-            publish.mend_objects(self._repo, self._catalog, replaced)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            # It takes no more than a few names: that is what the reserve is for.
-            repository.give_up_reserve(self._repo.inner)
-            publish.finish_mending(self._repo, self._catalog)
-            supersede.clear_redo(self._repo, self._catalog)
 
     def _tell(
         self, found: Examined, problem: str, prepared: Prepared | None, *, repaired: bool

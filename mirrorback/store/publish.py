@@ -33,6 +33,7 @@ an object is sound again is noted last, by who has read it back.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -67,6 +68,7 @@ from mirrorback.store.repository import (
     TRASH,
     Repository,
     former,
+    give_up_reserve,
 )
 
 Progress = Callable[[int], None]
@@ -305,7 +307,14 @@ def finish_mending(repo: Repository, catalog: Catalog) -> None:
     """The rest of mends that have been committed; nothing where there is none."""
     waiting = [what for what in supersede.pending(catalog) if what.removal == schema.MENDING]
     if waiting:
-        split = [what.object for what in waiting if mend.give(repo, catalog, what)]
+        try:
+            split = [what.object for what in waiting if mend.give(repo, catalog, what)]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # It takes no more than a few names: that is what the reserve is for.
+            give_up_reserve(repo.inner)
+            split = [what.object for what in waiting if mend.give(repo, catalog, what)]
         system.sync_filesystem(repo.fd)
         record.mended(catalog, [what.object for what in waiting], split)
 
