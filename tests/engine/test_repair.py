@@ -14,7 +14,8 @@ import pytest
 from runs import LargeNights, Nights, change_pages
 from trees import Tree, describe, require_same
 
-from mirrorback.errors import DriveError, Locked, NoRepository, UsageError
+from mirrorback.engine import preparing
+from mirrorback.errors import Damaged, DriveError, Locked, NoRepository, UsageError
 from mirrorback.model import Repair
 from mirrorback.store import record
 from mirrorback.store.catalog import Catalog
@@ -827,3 +828,47 @@ def test_a_bad_sector_is_damage(nights: Nights, monkeypatch: pytest.MonkeyPatch)
         assert only(nights).origin == "source"
     kept.require()
     assert lost not in kept.inodes(LETTER)
+
+
+def test_what_cannot_be_proven_is_not_given(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drive does not hold what was written to it: nothing on it changes."""
+    kept = some_nights(nights, 3)
+    flip(nights.current / LETTER)
+    nights.mark(LETTER)
+    inode = kept.inodes(LETTER)
+    with monkeypatch.context() as patched:
+        patched.setattr(preparing, "_has", lambda fd, digest: False)
+        result = nights.repair()
+    assert (result.left, result.repairs[0].set_apart) == (1, None)
+    assert kept.inodes(LETTER) == inode
+    assert len(nights.marked()) == 1
+    assert list((nights.repository / ".mirrorback" / "redo").iterdir()) == []
+    assert only(nights).repaired
+    kept.require()
+
+
+def test_a_removal_does_not_build_on_damage(large: LargeNights, image: Path) -> None:
+    """A delta is not written anew over what is damaged, as if that were right."""
+    chain(large, image, 3)
+    for at in range(0, image.stat().st_size, 4096):
+        flip(large.current / "d" / "image", at)
+    image.unlink()
+    large.mark("d/image")
+    assert large.repair().left == 1
+    before = describe(large.folders()[0])
+    with pytest.raises(Damaged):
+        large.delete(large.folders()[1].name)
+    require_same(before, describe(large.folders()[0]))
+
+
+def test_damage_is_never_restored_silently(nights: Nights, tmp_path: Path) -> None:
+    some_nights(nights, 2)
+    (nights.source / LETTER).unlink()
+    flip(nights.current / LETTER)
+    nights.mark(LETTER)
+    assert nights.repair().left == 1
+    with pytest.raises(Damaged):
+        nights.restore(tmp_path / "back")
+    assert not (tmp_path / "back" / LETTER).exists()
