@@ -23,6 +23,12 @@ from mirrorback.store.repository import CURRENT, DELTA_SUFFIX, INNER, Repository
 COARSE_NS = 2_000_000_000  # no drive's times are coarser
 ASIDE = b".set-aside"
 NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
+# In one row: between two rows other threads would go on, and this one wait for them.
+_JOINED = "CAST(group_concat(CAST(name AS TEXT), '/') FILTER (WHERE kind {} 2) AS BLOB)"
+_NAMES = (
+    f"SELECT {_JOINED.format('!=')}, {_JOINED.format('=')} FROM entry"
+    " WHERE dir = ? AND first <= ? AND (last IS NULL OR last >= ?)"
+)
 MOST = 1000  # names that are tried for what is set aside
 
 
@@ -136,6 +142,8 @@ class Sparing:
         """Set aside what is not ours of the names found in an open directory of the folder;
         which they were.  Raises OSError."""
         known_files, known_folders = self._known(directory)
+        if files <= known_files and folders <= known_folders:
+            return frozenset()
         others = (files - known_files) | (folders - known_folders)
         for name in files:
             stem = name.removesuffix(DELTA_SUFFIX)
@@ -153,18 +161,12 @@ class Sparing:
 
     def _known(self, directory: int | None) -> tuple[set[bytes], set[bytes]]:
         """The names of files and of directories that the snapshot has in a directory."""
-        files: set[bytes] = set()
-        folders: set[bytes] = set()
-        if directory is not None:
-            with self._catalog.lock:
-                rows = self._catalog.db.execute(
-                    "SELECT name, kind FROM entry WHERE dir = ? AND first <= ?"
-                    " AND (last IS NULL OR last >= ?)",
-                    (directory, self._number, self._number),
-                ).fetchall()
-            for name, kind in rows:
-                (folders if kind == Kind.DIRECTORY else files).add(name)
-        return files, folders
+        if directory is None:
+            return set(), set()
+        with self._catalog.lock:
+            row = self._catalog.db.execute(_NAMES, (directory, self._number, self._number))
+            files, folders = row.fetchone()
+        return set(files.split(b"/") if files else ()), set(folders.split(b"/") if folders else ())
 
     def _is_delta(self, directory: int | None, name: bytes) -> bool:
         assert directory is not None

@@ -208,11 +208,7 @@ def deleted(catalog: Catalog, number: int) -> None:
             f"INSERT OR IGNORE INTO temp.freed SELECT object FROM entry WHERE {only}", bounds
         )
         db.execute(f"DELETE FROM entry WHERE {only}", bounds)
-        db.execute(
-            "DELETE FROM object WHERE id IN (SELECT object FROM temp.freed)"
-            " AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.object = object.id)"
-        )
-        db.execute("DELETE FROM delta WHERE NOT EXISTS (SELECT 1 FROM object WHERE id = object)")
+        _delete_objects(db)
         db.execute(
             "DELETE FROM verified WHERE object IN (SELECT object FROM temp.freed)"
             " AND NOT EXISTS (SELECT 1 FROM object WHERE id = verified.object)"
@@ -220,6 +216,20 @@ def deleted(catalog: Catalog, number: int) -> None:
         db.execute("DELETE FROM replacing WHERE removal = ?", (number,))
         db.execute("DROP TABLE temp.freed")
         db.execute("DELETE FROM snapshot WHERE id = ?", (number,))
+
+
+def _delete_objects(db: sqlite3.Connection) -> None:
+    """Delete those of `freed` that nothing shows; but what a delta is over stays known as long
+    as that, even where its file has gone: no other object may get its number."""
+    while db.execute(
+        "DELETE FROM object WHERE id IN (SELECT object FROM temp.freed)"
+        " AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.object = object.id)"
+        " AND NOT EXISTS (SELECT 1 FROM delta WHERE delta.base = object.id)"
+    ).rowcount:
+        gone = "object IN (SELECT object FROM temp.freed) AND object NOT IN (SELECT id FROM object)"
+        db.execute(f"INSERT OR IGNORE INTO temp.freed SELECT base FROM delta WHERE {gone}")
+        if not db.execute(f"DELETE FROM delta WHERE {gone}").rowcount:
+            break
 
 
 def _totals(

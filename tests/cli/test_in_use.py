@@ -21,6 +21,9 @@ from trees import describe, require_same
 
 from mirrorback.engine.delete import delete
 from mirrorback.engine.uses import LINGER_S
+from mirrorback.errors import NotInHistory
+from mirrorback.store.catalog import Catalog
+from mirrorback.store.repository import Repository
 
 NAMES = [f"2026-11-0{day}-020000" for day in (2, 3, 4, 5)]
 FILES = 400
@@ -175,10 +178,26 @@ def test_a_snapshot_that_went_before_it_could_be_read(three: Nights, tmp_path: P
     complaint("restore", three.repository, "--at", NAMES[0] + "x", "--to", tmp_path / "o", code=2)
 
 
+def test_a_removal_between_opening_and_locking(
+    three: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Repository.open_folder
+
+    def then_removed(repo: Repository, catalog: Catalog, number: int) -> int:
+        fd = opened(repo, catalog, number)
+        run("delete", three.repository, NAMES[0])
+        return fd
+
+    with three.history() as history:
+        snapshot = history.resolve(NAMES[0])
+        monkeypatch.setattr(Repository, "open_folder", then_removed)
+        with pytest.raises(NotInHistory, match="just been removed"), history.held(snapshot):
+            pytest.fail("it is held")
+
+
 def test_a_removal_that_was_begun_cannot_be_read(three: Nights, tmp_path: Path) -> None:
     """Committed, and killed before anything was removed."""
     from mirrorback.store import record
-    from mirrorback.store.catalog import Catalog
 
     path = os.fsencode(three.repository / ".mirrorback" / "catalog.db")
     catalog = Catalog.open(path, write=True)

@@ -350,6 +350,9 @@ def test_a_removed_folder_that_large_files_needed_can_be_forgotten(
     large.backup()
     large.delete(names[0])
     assert large.problems() == []
+    with large.history() as history:
+        unseen = "SELECT count(*) FROM object WHERE id NOT IN (SELECT object FROM entry)"
+        assert history.catalog.db.execute(unseen).fetchone()[0] == 0
 
 
 # --- the mirror ------------------------------------------------------------------------------

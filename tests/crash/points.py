@@ -270,6 +270,39 @@ class Delete(Scenario):
         self._require_all(describe(self.nights.source))
 
 
+class DeleteTouched(Delete):
+    """The same, where someone has put things into the folder, which are nowhere else."""
+
+    mine = ("mine", "d/mine", "own/below/mine")
+
+    def prepare(self) -> None:
+        super().prepare()
+        for path in self.mine:
+            file = self.nights.repository / self.victim / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(path)
+
+    def after(self) -> None:
+        del self.then[self.victim]
+        top = self.nights.repository
+        aside = top / f"{self.victim}.set-aside"
+        places = (top / self.victim, top / ".mirrorback/trash" / self.victim, aside)
+        for path in self.mine:
+            assert [(p / path).read_text() for p in places if (p / path).exists()] == [path]
+        with self.nights.history() as history:
+            names = [snapshot.name for snapshot in history.snapshots()]
+        if self.victim in names:
+            self.nights.delete(self.victim)
+        (self.nights.source / "small").write_text("fourth")
+        self.nights.now += timedelta(hours=1)
+        self.nights.backup()  # which ends what was begun
+        assert not (top / self.victim).exists()
+        found = {str(p.relative_to(aside)): p.read_text() for p in aside.rglob("*") if p.is_file()}
+        assert found == {path: path for path in self.mine}
+        shutil.rmtree(aside)
+        self._require_all(describe(self.nights.source))
+
+
 class Prune(Scenario):
     """Letting snapshots go by a policy, some of them in the middle."""
 
@@ -631,6 +664,7 @@ SCENARIOS = (
     Night,
     Recovery,
     Delete,
+    DeleteTouched,
     Prune,
     Rebuild,
     Restore,

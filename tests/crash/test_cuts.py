@@ -21,6 +21,7 @@ SCENARIOS = [
     "First",
     "Night",
     "Delete",
+    "DeleteTouched",
     "Prune",
     "Rebuild",
     "Restore",
