@@ -66,27 +66,6 @@ KIND_OF_FORMAT = {
 _FORMAT_BITS = {kind: bits for bits, kind in KIND_OF_FORMAT.items()}
 
 
-class Stat(NamedTuple):
-    """What `lstat` says of a source entry, as far as a change shows in it."""
-
-    name: bytes
-    ino: int
-    mode: int  # with the S_IFMT bits
-    size: int
-    mtime: int
-    ctime: int
-    uid: int
-    gid: int
-    nlink: int
-    rdev: int
-    dev: int
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of the entry."""
-        return KIND_OF_FORMAT[stat.S_IFMT(self.mode)]
-
-
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Owner and group: numbers, and the names they had on the source's host."""

@@ -12,7 +12,7 @@ from mirrorback.engine.history import History
 from mirrorback.engine.open_version import OpenVersion, open_version
 from mirrorback.errors import Damaged, DriveError, NotInHistory
 from mirrorback.model import Digest, Kind, Snapshot
-from mirrorback.store import content, past, settings, system, tree
+from mirrorback.store import content, settings, system, tree
 from mirrorback.store.past import PastRow
 
 AHEAD_FROM = 8 << 20  # bytes of a file that is read with a thread ahead
@@ -106,14 +106,6 @@ def _pieces(version: OpenVersion) -> Iterator[tuple[int, bytes]]:
             waiting = other.submit(version.pread, at + len(data), content.CHUNK)
             yield at, data
             at += len(data)
-
-
-def is_given(history: History, row: PastRow) -> bool:
-    """Whether a version is about to become a delta in all folders that show it, as a run
-    that was cut short has left it."""
-    with history.catalog.lock:
-        held = past.holding(history.catalog, row.object)
-    return held is not None and held.given
 
 
 def _require(path: bytes, row: PastRow, digest: Digest) -> None:

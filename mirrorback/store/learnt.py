@@ -8,29 +8,13 @@ its digest is.  Such an object is *unseen* until a backup has met it in the sour
 from __future__ import annotations
 
 from mirrorback.model import Digest, Metadata
-from mirrorback.store import encoding, live, schema
+from mirrorback.store import encoding, live
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.spool import Spool
 
 UNSEEN_INO = 0
 UNSEEN_CTIME = -2
 UNSEEN = (UNSEEN_INO, UNSEEN_CTIME, 1)  # the source's ino, ctime and nlink where nobody knows them
-
-
-def learn_digest(catalog: Catalog, number: int, digest: Digest) -> bool:
-    """Record the digest of an object that has none; whether it had none."""
-    with catalog.transaction() as db:
-        found = db.execute(
-            "UPDATE object SET digest = ?, sparse = ? WHERE id = ? AND digest IS NULL",
-            (digest.value, int(digest.sparse), number),
-        )
-        if found.rowcount != 1:
-            return False
-        columns = ", ".join(schema.OBJECT)
-        db.execute(
-            f"UPDATE object SET digest_of_row = row_check({columns}) WHERE id = ?", (number,)
-        )
-    return True
 
 
 def columns(spool: Spool, metadata: Metadata) -> tuple[object, ...]:

@@ -201,15 +201,6 @@ def child(catalog: Catalog, directory: int, name: bytes) -> int | None:
     return None if row is None else int(row[0])
 
 
-def objects_after(catalog: Catalog, last: int, count: int) -> list[int]:
-    """The next objects by number that have something to read back."""
-    rows = catalog.db.execute(
-        "SELECT id FROM object WHERE id > ? AND kind != ? ORDER BY id LIMIT ?",
-        (last, Kind.DIRECTORY, count),
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
 def showing(catalog: Catalog, number: int) -> list[PastRow]:
     """Every entry that shows an object, oldest first."""
     rows = catalog.db.execute(
@@ -235,13 +226,6 @@ def marked(catalog: Catalog) -> list[tuple[int, str]]:
         " WHERE v.problem IS NOT NULL"
         " ORDER BY o.kind != 2, CASE WHEN o.kind = 2 THEN o.id ELSE -o.id END"
     ).fetchall()
-
-
-def source_ctime(catalog: Catalog, number: int) -> int:
-    """The ctime that the source's inode had when an object was last seen there."""
-    row = catalog.db.execute("SELECT ctime FROM object WHERE id = ?", (number,)).fetchone()
-    ctime: int = row[0]
-    return ctime
 
 
 def only_in(catalog: Catalog, snapshots: Collection[int]) -> set[int]:

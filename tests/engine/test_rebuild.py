@@ -17,8 +17,6 @@ from runs import LargeNights, Nights, change_pages
 from trees import SUFFIX, describe, require_same
 
 from mirrorback.errors import Damaged, MirrorbackError, NoRepository, Refused, UsageError
-from mirrorback.store import learnt
-from mirrorback.store.catalog import Catalog
 
 
 def settle() -> None:
@@ -85,19 +83,6 @@ def test_digests_are_taken_at_once_if_wanted(some: Nights) -> None:
     rebuilt(some, digests=True)
     assert told(some, digests=True) == known
     unchanged(some)
-
-
-def test_a_digest_is_learnt_once(some: Nights) -> None:
-    rebuilt(some)
-    with some.history() as history:
-        (entry,) = history.listing(b"new", None)
-    digest = learnt.Digest(bytes(32))
-    path = os.fsencode(some.repository / CATALOG)
-    catalog = Catalog.open(path, write=True)
-    assert learnt.learn_digest(catalog, entry.object, digest)
-    assert not learnt.learn_digest(catalog, entry.object, digest)
-    catalog.close()
-    assert [p.path for p in some.problems()] == [b"new"]
 
 
 def test_the_night_after_can_change_everything(some: Nights) -> None:

@@ -271,12 +271,6 @@ def require_free(file: str, name: str, now: datetime) -> None:
         raise UsageError(f"{file} has a backup named {name} already: choose another name")
 
 
-def remember_id(file: str, name: str, identity: str, now: datetime) -> None:
-    """Write the id of a backup's repository into its entry.  Raises UsageError."""
-    with edited(file, now) as document:
-        document["backup"][name]["repository-id"] = identity
-
-
 EDITORS = ("sensible-editor", "nano", "vi")
 
 
