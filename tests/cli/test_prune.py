@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from mounts import wait_for
 from program import PROGRAM, complaint, environment, run, start
 from runs import Nights
 from terminals import lines, on_terminal
@@ -189,9 +191,15 @@ def test_a_first_backup_may_have_a_policy(source: Path, repository: Path) -> Non
     assert len(run("snapshots", repository, "--json").json) == 1
 
 
+def listens(pid: int) -> bool:
+    """Whether a process has come so far that it handles SIGTERM itself."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> signal.SIGTERM - 1 & 1)
+
+
 def test_interrupted_it_goes_on_the_next_time(several: Nights) -> None:
     process = start("prune", several.repository, "--keep-last", "1")
-    time.sleep(0.25)
+    wait_for(lambda: listens(process.pid) or process.poll() is not None)
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode in (0, 143)
