@@ -69,6 +69,8 @@ class Frames:
     def some(self, numbers: Sequence[int]) -> list[Content]:
         """Frames by their numbers, which rise, neighbours by one read; none are kept.  Raises
         Damaged and OSError."""
+        if len(numbers) == 1:
+            return [self._single(numbers[0])]
         found: list[Content] = []
         at = 0
         while at < len(numbers):
@@ -97,15 +99,23 @@ class Frames:
                 del self._decoded[next(iter(self._decoded))]  # the one that came first
         return data
 
+    def _single(self, number: int) -> Content:
+        """A frame; one that did not compress is not copied.  Called for each frame of a chain
+        of deltas that is read, and short for that."""
+        begin, end = self._ends(number, 1)
+        data = os.pread(self._fd, end - begin, begin)
+        if len(data) < end - begin:
+            data = read(self._fd, end - begin, begin)
+        content = form.stored(data)
+        size = min(form.FRAME, self.plain_size - number * form.FRAME)
+        return form.decoded(data, size) if content is None or size < form.FRAME else content
+
     def _decode(self, number: int, count: int) -> list[Content]:
         """Neighbouring frames."""
-        ends = self._ends(number, count)
-        data = read(self._fd, ends[-1] - ends[0], ends[0])
         if count == 1:
-            size = self._size(number)
-            content = form.stored(data) if size == form.FRAME else None
-            return [form.decoded(data, size) if content is None else content]
-        view = memoryview(data)
+            return [self._single(number)]
+        ends = self._ends(number, count)
+        view = memoryview(read(self._fd, ends[-1] - ends[0], ends[0]))
         return [
             form.decoded(view[begin - ends[0] : end - ends[0]], self._size(number + nth))
             for nth, (begin, end) in enumerate(itertools.pairwise(ends))

@@ -51,49 +51,49 @@ class Gatherer:
         OSError, and Damaged where a delta is, or the whole file has become shorter."""
         if len(length) == 1 and source[0] == len(self._readers):
             return self._read(int(length[0]), int(offset[0]))
-        parts: list[memoryview] = []
-        with self._lock:
-            self._gather(*_cut(length, source, offset, len(self._readers)), parts)
-        return b"".join(parts)
+        return b"".join(self._parts(*_cut(length, source, offset, len(self._readers))))
 
-    def _gather(
-        self, length: Column, source: Column, offset: Column, parts: list[memoryview]
-    ) -> None:
-        """Append the content of pieces that lie within a frame each."""
+    def _parts(self, length: Column, source: Column, offset: Column) -> list[memoryview]:
+        """The content of pieces that lie within a frame each."""
         literal = source < len(self._readers)
         frames = (source[literal] << _NUMBERS) + offset[literal] // form.FRAME
         keys, number = np.unique(frames, return_inverse=True)
         if len(keys) > _AT_ONCE:
             middle = len(length) // 2
-            for half in (slice(middle), slice(middle, None)):
-                self._gather(length[half], source[half], offset[half], parts)
-            return
-        data = self._frames(keys.tolist())
+            halves = (slice(middle), slice(middle, None))
+            first, second = (
+                self._parts(length[half], source[half], offset[half]) for half in halves
+            )
+            return first + second
         which, start = np.empty_like(offset), np.empty_like(offset)
         which[literal], start[literal] = number, offset[literal] % form.FRAME
+        read: list[bytes] = []
         copied = ~literal
-        if copied.any():
+        if copied.any():  # without the lock: the kernel reads while another thread decodes
             read, which[copied], start[copied] = self._copied(
                 length[copied], offset[copied], 2 * int(length.sum())
             )
-            which[copied] += len(data)
-            data += read
-        end = start + length
-        views = [memoryview(content) for content in data]
-        parts += [
+            which[copied] += len(keys)
+        with self._lock:
+            data = self._frames(keys.tolist())
+        views = [memoryview(content) for content in (*data, *read)]
+        return [
             views[piece][begin:stop]
-            for piece, begin, stop in zip(which.tolist(), start.tolist(), end.tolist(), strict=True)
+            for piece, begin, stop in zip(
+                which.tolist(), start.tolist(), (start + length).tolist(), strict=True
+            )
         ]
 
     def _frames(self, keys: list[int]) -> list[Content]:
         """Decoded frames, by rising keys: the number of the delta, then its own."""
-        kept = self._decoded
+        kept, readers = self._decoded, self._readers
         found = {key: kept.pop(key) for key in keys if key in kept}
         missing = [key for key in keys if key not in found]
-        for source, some in itertools.groupby(missing, lambda key: key >> _NUMBERS):
+        for source, some in itertools.groupby(missing, _NUMBERS.__rrshift__):
             group = list(some)
-            numbers = [key - (source << _NUMBERS) for key in group]
-            found.update(zip(group, self._readers[source].frames(numbers), strict=True))
+            before = source << _NUMBERS
+            numbers = [key - before for key in group]
+            found.update(zip(group, readers[source].frames(numbers), strict=True))
         kept.update(found)
         for key in list(itertools.islice(kept, max(len(kept) - self._kept, 0))):
             del kept[key]
