@@ -16,6 +16,7 @@ from mirrorback.errors import Trouble
 from mirrorback.model import Digest, Kind, Metadata
 from mirrorback.store import clones, content, learnt, live, node, reading, system
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
+from mirrorback.store.clones import NewFile
 from mirrorback.store.copier import NEW_FILE, Work
 from mirrorback.store.difference import Action, Difference
 from mirrorback.store.spool import Spool
@@ -166,7 +167,7 @@ class Placer:
         try:
             new = os.open(name, NEW_FILE, 0o600, dir_fd=into)
             try:
-                self._fill_from(old, st, new, None)
+                self._fill_from(old, st, NewFile(new, into, name), None)
                 self._dress(new, node.read_open(old, st, *origin))
             finally:
                 os.close(new)
@@ -263,7 +264,7 @@ class Placer:
                 return self._copy(bench, folder, into, difference)
             new = os.open(difference.name, NEW_FILE, 0o600, dir_fd=into)
             try:
-                if not self._fill_from(old, st, new, digest):
+                if not self._fill_from(old, st, NewFile(new, into, difference.name), digest):
                     os.unlink(difference.name, dir_fd=into)
                     return self._copy(bench, folder, into, difference)
                 metadata = difference.metadata
@@ -290,18 +291,18 @@ class Placer:
             return self._large.copy(spot)
         return self._large.revise(spot, origin)
 
-    def _fill_from(self, old: int, st: os.stat_result, new: int, digest: Digest | None) -> bool:
-        """Give a new file the bytes of one on the drive, shared where the drive can;
-        False where they are not what their digest says."""
+    def _fill_from(self, old: int, st: os.stat_result, new: NewFile, digest: Digest | None) -> bool:
+        """Give a new file the bytes of one on the drive, shared where the drive can; False
+        where they are not what their digest says."""
         if clones.clone_file(old, new):
             return True
         hashing = content.hasher(digest.sparse) if digest else None
         for offset, data in content.pieces(old, st):
-            content.write_all(new, data, offset)
+            content.write_all(new.fd, data, offset)
             self._tally.written(len(data))
             if hashing is not None:
                 hashing.feed(offset, data)
-        os.ftruncate(new, st.st_size)
+        os.ftruncate(new.fd, st.st_size)
         return hashing is None or hashing.finish(st.st_size) == digest
 
     def _copy(

@@ -13,6 +13,7 @@ from mirrorback.engine.remedy import CATALOG, ITSELF, Remedies
 from mirrorback.errors import Damaged, DeltaTooLarge
 from mirrorback.model import Digest, Kind
 from mirrorback.store import content, live, mend, node, past, schema, system, tree
+from mirrorback.store.clones import NewFile
 from mirrorback.store.durable import scratch
 from mirrorback.store.record import Replaced
 from mirrorback.store.repository import REDO, undo_name
@@ -101,14 +102,14 @@ class Preparing:
     def _delta_again(self, found: Examined, redo: int, name: bytes) -> Prepared:
         assert found.bytes_right is not None
         with scratch(redo, name) as fd:
-            size = self._remedies.copy_delta(found, fd)
+            size = self._remedies.copy_delta(found, NewFile(fd, redo, name))
             node.Dresser().dress_open(fd, found.metadata)
         return Prepared(ITSELF, None, size)
 
     def _file(self, found: Examined, redo: int, name: bytes) -> Prepared | None:
         origin = None
         with scratch(redo, name) as fd:
-            origin = self._remedies.bring(found, fd)
+            origin = self._remedies.bring(found, NewFile(fd, redo, name))
             replaced, written = None, os.fstat(fd).st_blocks * 512
             if origin is not None:
                 node.Dresser().dress_open(fd, found.metadata)

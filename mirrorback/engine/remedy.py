@@ -17,6 +17,7 @@ from mirrorback.errors import Damaged, DriveError, Trouble
 from mirrorback.model import Digest, Snapshot
 from mirrorback.plan import guards, large
 from mirrorback.store import clones, content, past, probe, reading, schema, system, tree
+from mirrorback.store.clones import NewFile
 from mirrorback.store.past import PastRow
 from mirrorback.store.record import Replaced
 
@@ -42,7 +43,7 @@ class Remedies:
         self._source = source
         self._passed = passed
 
-    def bring(self, found: Examined, target: int | None) -> str | None:
+    def bring(self, found: Examined, target: NewFile | None) -> str | None:
         """Write the content of a file object into an open, empty file, or only read it through
         where there is none; where it came from, None where it is nowhere.  Raises NoRoom
         before that is written for which there is none, OSError for what the drive does to the
@@ -155,18 +156,18 @@ class Remedies:
 
     # --- taking it ---------------------------------------------------------------------
 
-    def _take(self, fd: int, digest: Digest, size: int, target: int | None) -> bool:
+    def _take(self, fd: int, digest: Digest, size: int, target: NewFile | None) -> bool:
         """Whether a file has the content; it is in the target then."""
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode):
             st = os.stat_result((st.st_mode, 0, 0, 1, 0, 0, 0, 0, 0, 0))  # /dev/null: empty
         if target is not None:
-            os.ftruncate(target, 0)
+            os.ftruncate(target.fd, 0)
         if target is not None and size:
             if clones.clone_file(fd, target):
-                held = os.fstat(target)
+                held = os.fstat(target.fd)
                 same = held.st_size == size
-                return same and _digest(target, held, digest, self._passed) == digest
+                return same and _digest(target.fd, held, digest, self._passed) == digest
             try:
                 self.require_room(min(size, st.st_blocks * 512))
             except NoRoom:
@@ -179,14 +180,14 @@ class Remedies:
                 hashing.feed(offset, data)
                 self._passed(len(data))
                 if target is not None:
-                    content.write_all(target, data, offset)
+                    content.write_all(target.fd, data, offset)
         except Trouble:
             return False
         if target is not None:
-            os.ftruncate(target, size)
+            os.ftruncate(target.fd, size)
         return hashing.finish(size) == digest
 
-    def _through_deltas(self, found: Examined, digest: Digest, target: int | None) -> bool:
+    def _through_deltas(self, found: Examined, digest: Digest, target: NewFile | None) -> bool:
         """The same from versions that are rebuilt."""
         catalog = self._history.catalog
         twins = (past.showing(catalog, n) for n in past.twins(catalog, digest, found.number))
@@ -198,7 +199,7 @@ class Remedies:
             tried.add(row.object)
             hashing = content.hasher(digest.sparse)
             if target is not None:
-                os.ftruncate(target, 0)
+                os.ftruncate(target.fd, 0)
                 try:
                     self.require_room(found.metadata.size)
                 except NoRoom as error:
@@ -211,14 +212,14 @@ class Remedies:
                         hashing.feed(at, data)
                         self._passed(len(data))
                         if target is not None:
-                            content.write_sparsely(target, data, at)
+                            content.write_sparsely(target.fd, data, at)
                 if target is not None:
-                    os.ftruncate(target, size)
+                    os.ftruncate(target.fd, size)
                 if hashing.finish(size) == digest:
                     return True
         return False
 
-    def copy_delta(self, found: Examined, target: int) -> int:
+    def copy_delta(self, found: Examined, target: NewFile) -> int:
         """Write the delta whose bytes are right into an open, empty file; its size.  Raises
         OSError, Damaged."""
         from mirrorback.store.delta_reader import DeltaReader
@@ -231,10 +232,10 @@ class Remedies:
             st = os.fstat(fd)
             if not clones.clone_file(fd, target):
                 for offset, data in content.pieces(fd, st):
-                    content.write_all(target, data, offset)
+                    content.write_all(target.fd, data, offset)
         finally:
             os.close(fd)
-        DeltaReader(target).check()
+        DeltaReader(target.fd).check()
         return st.st_size
 
     def as_delta(self, found: Examined, whole: int, target: int) -> Replaced | None:

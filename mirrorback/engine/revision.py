@@ -27,6 +27,7 @@ from mirrorback.store import (
     system,
 )
 from mirrorback.store.catalog import Catalog
+from mirrorback.store.clones import NewFile
 from mirrorback.store.difference import Difference
 from mirrorback.store.durable import scratch
 from mirrorback.store.repository import redo_name, undo_name
@@ -149,11 +150,12 @@ class Revision:
         Altered, Trouble, OSError."""
         from mirrorback.store.patch import CloneSink
 
-        with scratch(self._spot.into, self._spot.difference.name) as new:
+        into, name = self._spot.into, self._spot.difference.name
+        with scratch(into, name) as new:
 
             def make(st: os.stat_result, revised: Reviser) -> Digest:
                 os.ftruncate(new, 0)
-                if not clones.clone_file(self._before.fd, new):
+                if not clones.clone_file(self._before.fd, NewFile(new, into, name)):
                     raise Impossible
                 limit = large.delta_limit(st.st_size)
                 digest = revised(CloneSink(new, limit, self._kit.tally.stored))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mirrorback.store import clones, remove, system, tree, xattrs
+from mirrorback.store.clones import NewFile
 
 _TIMES = (-(2**31) * 10**9, 2**32 * 10**9)  # 1901 and 2106: what 32 bits of seconds end at
 _GRAIN_TEST = 1_000_000_000 * 10**9 + 123_456_789
@@ -187,7 +188,7 @@ def _names(fd: int) -> set[bytes]:
 
 def _reflinks(fd: int) -> bool:
     with _file(fd, b"file") as old, _file(fd, b"clone") as new:
-        return clones.clone_file(old, new)
+        return clones.clone_file(old, NewFile(new, fd, b"clone"))
 
 
 def _attribute(fd: int, name: bytes, value: bytes) -> bool:

@@ -20,6 +20,7 @@ from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Metadata, Snapshot
 from mirrorback.store import clones, content, durable, live, node, past, schema, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
+from mirrorback.store.clones import NewFile
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import (
     CURRENT,
@@ -312,7 +313,7 @@ def _copied(repo: Repository, old: int, folder: int, name: bytes) -> Iterator[in
     try:
         with durable.scratch(redo, b"copy") as fd:
             st = os.fstat(old)
-            if not clones.clone_file(old, fd):
+            if not clones.clone_file(old, NewFile(fd, redo, b"copy")):
                 for offset, data in content.pieces(old, st):
                     content.write_all(fd, data, offset)
                 os.ftruncate(fd, st.st_size)

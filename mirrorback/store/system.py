@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 LINUX = sys.platform == "linux"
+CLONES_BY_NAME = sys.platform == "darwin"
 # To open what may have been swapped for a symlink or a fifo meanwhile.
 READ_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 O_NOATIME = getattr(os, "O_NOATIME", 0)
@@ -247,6 +248,23 @@ def file_system_number(fd: int) -> int | None:
     """The f_type of the file system of `fd` (statfs(2), Linux); None where it is not told."""
     statfs = (ctypes.c_long * 32)()  # begins with it
     return None if _libc().fstatfs(fd, ctypes.byref(statfs)) else statfs[0]
+
+
+_CLONE_NOFOLLOW, _CLONE_NOOWNERCOPY = 1, 2  # sys/clonefile.h
+
+
+def clone_new(fd: int, folder: int, name: bytes) -> bool:
+    """Make a new file in an open folder that shares all bytes of an open one (fclonefileat(2)
+    of macOS, on APFS); False where impossible.  Raises OSError."""
+    call = getattr(_libc(), "fclonefileat", None)
+    if call is None:
+        return False
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+    if call(fd, folder, name, _CLONE_NOFOLLOW | _CLONE_NOOWNERCOPY) == 0:
+        return True
+    if ctypes.get_errno() in CANNOT:
+        return False
+    raise _failed(name)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> bool:

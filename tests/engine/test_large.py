@@ -22,7 +22,7 @@ from mirrorback.engine import revision
 from mirrorback.engine.history import History
 from mirrorback.engine.open_version import OpenVersion, open_version
 from mirrorback.errors import Damaged, DriveError, UsageError
-from mirrorback.store import patch, supersede
+from mirrorback.store import patch, supersede, system
 from mirrorback.store.delta_reader import DeltaReader
 
 
@@ -424,6 +424,34 @@ def test_what_moved_by_whole_blocks_is_shared(
     sharing.backup()
     then.append(describe(sharing.source))
     require_history(sharing, then, tmp_path)
+
+
+def test_files_that_are_cloned_by_name(
+    large: LargeNights, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS: a clone is a new file, with mode and attributes of what it came from."""
+    made = []
+
+    def clone_new(fd: int, folder: int, name: bytes) -> bool:
+        path = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(name))
+        script = 'test ! -e "$2" && cp -p --no-preserve=ownership "$1" "$2"'
+        subprocess.run(["sh", "-c", script, "sh", f"/proc/{os.getpid()}/fd/{fd}", path], check=True)
+        made.append(path)
+        return True
+
+    monkeypatch.setattr(system, "CLONES_BY_NAME", True)
+    monkeypatch.setattr(system, "clone_new", clone_new)
+    image.chmod(0o400)
+    large.form = "reflink"
+    large.backup()
+    then = [describe(large.source)]
+    for night in range(3):
+        change_pages(image, night)
+        large.backup()
+        then.append(describe(large.source))
+    assert len(made) >= 3
+    assert all((folder / "d" / "image").exists() for folder in large.folders())
+    require_history(large, then, tmp_path)
 
 
 def test_reflinks_where_there_are_none(large: LargeNights, image: Path) -> None:

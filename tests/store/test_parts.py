@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from program import python
 
 from mirrorback.errors import Damaged, Locked
-from mirrorback.store import clones, durable, remove, system, tree, workers, xattrs
+from mirrorback.store import durable, remove, system, tree, workers, xattrs
 from mirrorback.store.lock import Lock, held
 
 
@@ -234,31 +233,3 @@ def test_a_helper_ends_with_its_input(tmp_path: Path) -> None:
     assert process.returncode == 0
     for fd in fds:
         os.close(fd)
-
-
-def test_zfs_clones_by_copying_in_the_kernel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where its block cloning is on; as told by the file system's number, here any's."""
-    switch = tmp_path / "switch"
-    old, new = os.open(tmp_path / "old", os.O_RDWR | os.O_CREAT), None
-    try:
-        os.write(old, bytes(range(256)) * 10_000)
-        magic = ctypes.c_long * 32
-        here = magic()
-        assert system._libc().fstatfs(old, ctypes.byref(here)) == 0
-        monkeypatch.setattr(clones, "_FICLONE", 0)
-        monkeypatch.setattr(clones, "_ZFS_CLONES", os.fspath(switch))
-        new = os.open(tmp_path / "new", os.O_RDWR | os.O_CREAT)
-        assert not clones.clone_file(old, new)
-        monkeypatch.setattr(clones, "_ZFS_MAGIC", here[0])
-        assert not clones.clone_file(old, new)
-        switch.write_text("0\n")
-        assert not clones.clone_file(old, new)
-        switch.write_text("1\n")
-        assert clones.clone_file(old, new)
-        assert (tmp_path / "new").read_bytes() == (tmp_path / "old").read_bytes()
-    finally:
-        for fd in (old, new):
-            if fd is not None:
-                os.close(fd)
