@@ -2,7 +2,7 @@
 
 PYTHON ?= .venv/bin/python
 
-.PHONY: test check crash history bench format clean
+.PHONY: test check crash history bench picture format clean
 
 test:            ## all tests, as in README.md
 	$(PYTHON) -m pytest -n 2
@@ -20,6 +20,9 @@ history:         ## many more sequences of changes
 
 bench:           ## ratios against the peers; takes long
 	$(PYTHON) benchmarks/run.py
+
+picture:         ## the picture in README.md, of a real run
+	$(PYTHON) docs/picture.py
 
 format:
 	$(PYTHON) -m ruff check --fix .
