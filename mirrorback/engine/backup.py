@@ -28,6 +28,7 @@ from mirrorback.plan.retention import Policy
 from mirrorback.plan.selection import Selection, read_patterns
 from mirrorback.plan.spans import instant
 from mirrorback.store import live, node, probe, publish, record, settings, system
+from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.difference import Action
 from mirrorback.store.lock import Lock
@@ -163,7 +164,12 @@ class _Run:
     def dry(self) -> BackupResult:
         """Survey and plan; write nothing to the repository."""
         catalog = Catalog.open(self._repo.inner_path(b"catalog.db"))
-        with contextlib.closing(catalog), translated(), _spool_elsewhere() as path:
+        with (
+            contextlib.closing(catalog),
+            translated(),
+            blamed(catalog),
+            _spool_elsewhere() as path,
+        ):
             spool = Spool(catalog, path)
             try:
                 with self._opened_source() as source:
@@ -183,7 +189,7 @@ class _Run:
         lock = Lock.take(self._repo.inner)
         try:
             catalog = Catalog.open(self._repo.inner_path(b"catalog.db"), write=True)
-            with contextlib.closing(catalog), translated():
+            with contextlib.closing(catalog), translated(), blamed(catalog):
                 self._events.phase(Phase.RECOVER)
                 publish.recover(self._repo, catalog)
                 if self._options.large_files == "reflink":

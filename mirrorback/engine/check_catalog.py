@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mirrorback.engine.history import History
 from mirrorback.errors import Damaged
 from mirrorback.model import Problem
-from mirrorback.store import audit, sealing
+from mirrorback.store import audit, sealing, soundness
 from mirrorback.store.repository import CATALOG, INNER
 from mirrorback.store.sealing import Seal
 
@@ -35,7 +35,7 @@ class CatalogFindings:
     def problems(self) -> Iterator[Problem]:
         """Look for what is wrong, and yield it.  Raises the catalog's errors."""
         catalog = self._history.catalog
-        fault = audit.structure_fault(catalog)
+        fault = soundness.structure_fault(catalog.db)
         if fault is not None and not fault.readable:
             self.readable = False
             yield self._damaged(UNREADABLE.format(fault.what))

@@ -10,6 +10,7 @@ from datetime import datetime
 from mirrorback.errors import Damaged, MirrorbackError
 from mirrorback.model import Finding, Level
 from mirrorback.store import lock, probe, settings
+from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import DELETING, PENDING, Catalog, translated
 from mirrorback.store.probe import Drive
 from mirrorback.store.repository import CATALOG, INCOMING, Repository, drive_errors
@@ -178,7 +179,7 @@ def _of_repository(repo: Repository) -> Iterator[Finding]:
         yield Finding("catalog", Level.BAD, "cannot be read", str(error))
         return
     try:
-        with translated():
+        with translated(), blamed(catalog):
             yield from _of_catalog(repo, catalog, held)
     except MirrorbackError as error:
         yield Finding("catalog", Level.BAD, "damaged", str(error))

@@ -17,6 +17,7 @@ from mirrorback.plan import history as rules
 from mirrorback.plan import paths, patterns, when
 from mirrorback.plan.history import State
 from mirrorback.store import in_use, past, settings, tree
+from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.connection import WAIT_S
 from mirrorback.store.past import PastRow
@@ -75,7 +76,7 @@ class History:
     ) -> None:
         try:
             if error is not None and not isinstance(error, BrokenPipeError):
-                with drive_errors(), translated():
+                with drive_errors(), translated(), blamed(self.catalog):
                     raise error
         finally:
             self.close()

@@ -29,6 +29,7 @@ from mirrorback.store import (
     tree,
 )
 from mirrorback.store.anew import NewCatalog, SnapshotRow, new_catalog
+from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import Catalog, translated
 from mirrorback.store.former import Former
 from mirrorback.store.lock import Lock
@@ -157,7 +158,8 @@ class _Rebuild:
             return False
         try:
             path = self._repo.inner_path(CATALOG)
-            with contextlib.closing(Catalog.open(path, write=True)) as catalog, translated():
+            catalog = Catalog.open(path, write=True)
+            with contextlib.closing(catalog), translated(), blamed(catalog):
                 publish.recover(self._repo, catalog)
         except Damaged:
             return False  # as in a repository that was copied while a publication was cut

@@ -23,6 +23,7 @@ from mirrorback.engine.space import Space
 from mirrorback.errors import MirrorbackError, NoSpace, Refused
 from mirrorback.model import Snapshot
 from mirrorback.store import past, probe, publish, supersede
+from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import DELETING, Catalog, Unopened, translated
 from mirrorback.store.in_use import InUse
 from mirrorback.store.lock import Lock
@@ -62,7 +63,8 @@ def opened(path: str) -> Iterator[Repository]:
 @contextlib.contextmanager
 def reading(repo: Repository) -> Iterator[Catalog]:
     """The catalog, to say what would be."""
-    with contextlib.closing(Catalog.open(repo.inner_path(CATALOG))) as catalog, translated():
+    catalog = Catalog.open(repo.inner_path(CATALOG))
+    with contextlib.closing(catalog), translated(), blamed(catalog):
         yield catalog
 
 
@@ -76,7 +78,7 @@ def removing(
     try:
         catalog = Catalog.open(repo.inner_path(CATALOG), write=True)
         removal = Removal(repo, catalog, now, events, patience)
-        with contextlib.closing(catalog), translated(), removal as it:
+        with contextlib.closing(catalog), translated(), blamed(catalog), removal as it:
             yield it
             it.finish()
     finally:

@@ -36,6 +36,7 @@ from mirrorback.store import (
     system,
     tree,
 )
+from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import DELETING, PENDING, Catalog, translated
 from mirrorback.store.lock import Lock
 from mirrorback.store.repository import CATALOG as CATALOG_NAME
@@ -74,7 +75,7 @@ def repair(
     with drive_errors():
         repo = Repository.open(os.path.abspath(os.fsencode(repository)))
         try:
-            with _catalog(repo, dry_run=dry_run) as catalog, translated():
+            with _catalog(repo, dry_run=dry_run) as catalog:
                 history = History(repo, catalog, now, b"/")
                 try:
                     top = repo.settings.source if source is None else os.fsencode(source)
@@ -97,22 +98,21 @@ def _catalog(repo: Repository, *, dry_run: bool) -> Iterator[Catalog]:
     if dry_run:
         if lock.held(repo.inner):
             raise Locked("another run holds the repository; wait for it to end")
-        with contextlib.closing(Catalog.open(repo.inner_path(CATALOG_NAME))) as catalog:
-            with translated():
-                cut = catalog.in_state(PENDING) or catalog.in_state(DELETING)
-                if cut or supersede.pending(catalog):
-                    raise DriveError(
-                        "an earlier run was cut short: repair without --dry-run, or a backup,"
-                        " ends it first"
-                    )
+        catalog = Catalog.open(repo.inner_path(CATALOG_NAME))
+        with contextlib.closing(catalog), translated(), blamed(catalog):
+            cut = catalog.in_state(PENDING) or catalog.in_state(DELETING)
+            if cut or supersede.pending(catalog):
+                raise DriveError(
+                    "an earlier run was cut short: repair without --dry-run, or a backup,"
+                    " ends it first"
+                )
             yield catalog
         return
     held = Lock.take(repo.inner)
     try:
-        path = repo.inner_path(CATALOG_NAME)
-        with contextlib.closing(Catalog.open(path, write=True)) as catalog:
-            with translated():
-                publish.recover(repo, catalog)
+        catalog = Catalog.open(repo.inner_path(CATALOG_NAME), write=True)
+        with contextlib.closing(catalog), translated(), blamed(catalog):
+            publish.recover(repo, catalog)
             yield catalog
     finally:
         held.release()

@@ -3,14 +3,15 @@ rows agree with each other."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sqlite3
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from mirrorback.store import encoding, schema
-from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
-
-_OF_PAGES = "***"  # how what is wrong with trees of pages begins; that comes first
+from mirrorback.errors import Damaged, DriveError, Locked, MirrorbackError, NotInHistory
+from mirrorback.store import encoding, schema, soundness
+from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog, damaged, translated
+from mirrorback.store.sealing import Seal
 
 # What is counted, and words that follow the number.
 _NEWEST = "(SELECT coalesce(max(id), 0) FROM snapshot)"
@@ -78,20 +79,8 @@ _CONTRADICTIONS = (
 )
 
 
-class Fault(NamedTuple):
-    """What SQLite finds."""
-
-    what: str
-    readable: bool  # pages are sound, an index or a value is not; else a walk may come to no end
-
-
-def structure_fault(catalog: Catalog) -> Fault | None:
-    """What is wrong with an open catalog as SQLite has it, the worst first; None where that is
-    sound.  Raises the catalog's errors."""
-    answer = str(catalog.db.execute("PRAGMA integrity_check(1)").fetchone()[0])
-    if answer == "ok":
-        return None
-    return Fault(" ".join(answer.split()), not answer.startswith(_OF_PAGES))
+# Failures that speak for themselves, whatever the catalog is like.
+_OF_THE_DRIVE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
 
 
 def faults(catalog: Catalog) -> Iterator[str]:
@@ -104,6 +93,48 @@ def faults(catalog: Catalog) -> Iterator[str]:
     yield from wrong
     if not wrong:  # else what follows says the same once more
         yield from _contradictions(catalog.db)
+
+
+@contextlib.contextmanager
+def blamed(catalog: Catalog) -> Iterator[None]:
+    """Where something fails over an open catalog, and that is damaged, raise Damaged instead:
+    what the failure itself says would lead astray.  Nothing else is read while the seal holds,
+    but for what nobody has foreseen."""
+    try:
+        yield
+    except Exception as error:
+        foreseen = isinstance(error, MirrorbackError | OSError)
+        if not _may_be_due(error) or not _is_damaged(catalog, thoroughly=not foreseen):
+            raise
+        raise damaged() from error
+
+
+def _may_be_due(error: Exception) -> bool:
+    """Whether a damaged catalog can lead to such a failure, and it does not say so."""
+    if isinstance(error, OSError):
+        return error.errno not in _OF_THE_DRIVE
+    if isinstance(error, MirrorbackError):
+        return isinstance(error, DriveError | NotInHistory) or type(error) is MirrorbackError
+    name = getattr(error, "sqlite_errorname", "")
+    return not name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR"))
+
+
+def _is_damaged(catalog: Catalog, *, thoroughly: bool) -> bool:
+    """Whether something is wrong with an open catalog, as far as it can be read now."""
+    try:
+        with catalog.lock, translated():
+            if catalog.db.in_transaction:
+                catalog.db.execute("ROLLBACK")
+            seal = catalog.seal_or_absent()
+            if seal is not Seal.ABSENT and not (seal is Seal.HOLDS and thoroughly):
+                return seal is Seal.BROKEN
+            return soundness.structure_fault(catalog.db) is not None or any(faults(catalog))
+    except (Locked, OSError):
+        return False
+    except DriveError as error:
+        return not isinstance(error.__cause__, sqlite3.OperationalError)
+    except (Damaged, TypeError, ValueError):
+        return True
 
 
 def _has_our_schema(db: sqlite3.Connection) -> bool:

@@ -19,6 +19,7 @@ from mirrorback.model import Owner, Snapshot
 from mirrorback.store import schema
 from mirrorback.store.connection import connect, connected
 from mirrorback.store.sealing import Seal, SealedFile
+from mirrorback.store.soundness import structure_fault
 
 FOLDER_NAME = re.compile(r"[0-9]{4,5}-[0-9]{2}-[0-9]{2}-[0-9]{6}(-[0-9]{1,6})?", re.ASCII)
 PUBLISHED, PENDING, DELETING = 0, 1, 2  # states of a snapshot
@@ -63,13 +64,14 @@ def translated() -> Iterator[None]:
         if name.startswith("SQLITE_CANTOPEN"):
             raise Unopened(f"the catalog cannot be used: {error}") from error
         if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
-            raise _damaged() from error
+            raise damaged() from error
         if name in ("SQLITE_ERROR", "") and any(words in str(error) for words in _OF_DAMAGE):
-            raise _damaged() from error
+            raise damaged() from error
         raise DriveError(f"the catalog cannot be used: {error}") from error
 
 
-def _damaged() -> Damaged:
+def damaged() -> Damaged:
+    """That the catalog is damaged, and what can be done."""
     return Damaged(
         "the catalog (.mirrorback/catalog.db) is damaged; all files are still readable as folders,"
         " and `mirrorback rebuild` makes a new catalog from them"
@@ -116,7 +118,7 @@ class Catalog:
         Damaged, DriveError, Locked."""
         try:
             if os.stat(path).st_size == 0:
-                raise _damaged()
+                raise damaged()
         except FileNotFoundError:
             raise Damaged(
                 "the catalog (.mirrorback/catalog.db) is gone; all files are still readable as"
@@ -131,7 +133,7 @@ class Catalog:
                     raise
                 db, version = connected(path, "rw")
             except UnicodeDecodeError as error:  # what SQLite says quotes the damaged schema
-                raise _damaged() from error
+                raise damaged() from error
         catalog = cls(path, db)
         try:
             catalog._require(version, write=write)
@@ -143,15 +145,15 @@ class Catalog:
     def _require(self, version: int, *, write: bool) -> None:
         """Raises Damaged for a catalog that must not be read, or not be written to, and
         DriveError for one of a newer format."""
-        if (write or version > schema.FORMAT) and self._is_broken():
-            raise _damaged()  # and not written to: then nobody could tell any more
+        if write or version > schema.FORMAT:
+            self._require_sound()
         if version > schema.FORMAT:
             raise DriveError(
                 f"the catalog has format {version}; this mirrorback knows up to {schema.FORMAT}:"
                 " use a newer one"
             )
         if version != schema.FORMAT:
-            raise _damaged()
+            raise damaged()
         if write:
             with translated():
                 self.db.executescript(schema.triggers())
@@ -196,12 +198,26 @@ class Catalog:
         with self.held():
             return self.file.compare()
 
-    def _is_broken(self) -> bool:
-        """Whether the seal says so; one that is itself damaged says nothing."""
-        try:
-            return self.seal() is Seal.BROKEN
-        except Damaged:
-            return False
+    def seal_or_absent(self) -> Seal:
+        """The same, where a seal that is itself damaged says nothing."""
+        with self.held():
+            try:
+                return self.file.compare()
+            except Damaged:
+                return Seal.ABSENT
+
+    def _require_sound(self) -> None:
+        """Raises Damaged for a file that is not what was last written, or, where a run was
+        killed and nobody knows what that was, is in disorder.  It is not written to: then
+        nobody could tell any more."""
+        with translated():
+            seal = self.seal_or_absent()
+            if seal is Seal.BROKEN or (seal is Seal.ABSENT and self._is_in_disorder()):
+                raise damaged()
+
+    def _is_in_disorder(self) -> bool:
+        with self.held():
+            return self.file.header_fault() or structure_fault(self.db) is not None
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -371,12 +387,12 @@ class Catalog:
                 "SELECT parent, name FROM directory WHERE id = ?", (at,)
             ).fetchone()
             if row is None or row[0] >= at:  # parents are always older: no cycles
-                raise _damaged()
+                raise damaged()
             at, name = row
             names.append(name)
         path = b"/".join(reversed(names))
         if any(_bad_name(name) for name in names):
-            raise _damaged()
+            raise damaged()
         if len(self._directories) > 50_000:
             self._directories.clear()
         self._directories[directory] = path
@@ -386,7 +402,7 @@ class Catalog:
 def _folder_name(name: object) -> str:
     """A snapshot's name as the catalog has it, if it is one: it is used as a path."""
     if not isinstance(name, str) or not FOLDER_NAME.fullmatch(name):
-        raise _damaged()
+        raise damaged()
     return name
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mirrorback.errors import Damaged
-from mirrorback.store import audit, schema, sealing
+from mirrorback.store import audit, schema, sealing, soundness
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.sealing import Seal
 
@@ -76,7 +76,7 @@ def seal(path: Path) -> Seal:
 
 def faults(path: Path) -> list[str]:
     with opened(path) as catalog:
-        assert audit.structure_fault(catalog) is None
+        assert soundness.structure_fault(catalog.db) is None
         return list(audit.faults(catalog))
 
 
@@ -293,12 +293,12 @@ def test_sound_pages_are_told_from_others(path: Path) -> None:
         file.seek(root + 3)  # number of cells of the page
         file.write(b"\xff\xff")
     with opened(path) as catalog:
-        fault = audit.structure_fault(catalog)
+        fault = soundness.structure_fault(catalog.db)
         assert fault is not None
         assert not fault.readable
     path.write_bytes(data.replace(b"2026-11-01-020000", b"2026-11-01-020009", 1))
     with opened(path) as catalog:
-        fault = audit.structure_fault(catalog)
+        fault = soundness.structure_fault(catalog.db)
         assert fault is not None
         assert fault.readable
 
