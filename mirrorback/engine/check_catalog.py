@@ -18,8 +18,6 @@ UNREADABLE = (
     " rebuild` makes a new one from the folders"
 )
 STOPPED = "not all could be compared with the catalog, since that is damaged"
-# What values that cannot be lead to.
-CONFUSED = (TypeError, ValueError, LookupError, OverflowError, AttributeError)
 
 
 class CatalogFindings:

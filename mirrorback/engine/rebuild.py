@@ -127,7 +127,7 @@ class _Rebuild:
             kept = replaced.take_place(repo, stamp)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(new)
+                replaced.discard(repo.inner)
             raise
         self._tidy()
         if kept is None:
@@ -311,7 +311,7 @@ class _Rebuild:
 
     def _said_before(self, old: Former, dated: set[str]) -> Said | None:
         """The mirror as the old catalog had it."""
-        if not old.snapshots or old.snapshots[-1].name in dated:
+        if old.fault is not None or not old.snapshots or old.snapshots[-1].name in dated:
             return None
         row = old.snapshots[-1]
         return Said(row.name, row.time, row.offset, None)

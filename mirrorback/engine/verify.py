@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from mirrorback.engine import check_files
-from mirrorback.engine.check_catalog import CONFUSED, CatalogFindings
+from mirrorback.engine.check_catalog import CatalogFindings
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
@@ -20,6 +20,7 @@ from mirrorback.model import Problem
 from mirrorback.plan.likeness import Holds
 from mirrorback.plan.verifying import ALL, Part, parse_part
 from mirrorback.store import owners, system
+from mirrorback.store.audit import CONFUSED
 from mirrorback.store.catalog import translated
 from mirrorback.store.repository import drive_errors
 from mirrorback.store.verified import Memory

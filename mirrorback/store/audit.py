@@ -79,6 +79,8 @@ _CONTRADICTIONS = (
 )
 
 
+# What values that cannot be lead to.
+CONFUSED = (TypeError, ValueError, LookupError, OverflowError, AttributeError)
 # Failures that speak for themselves, whatever the catalog is like.
 _OF_THE_DRIVE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
 
@@ -133,7 +135,7 @@ def _is_damaged(catalog: Catalog, *, thoroughly: bool) -> bool:
         return False
     except DriveError as error:
         return not isinstance(error.__cause__, sqlite3.OperationalError)
-    except (Damaged, TypeError, ValueError):
+    except (Damaged, *CONFUSED):
         return True
 
 

@@ -27,6 +27,24 @@ def connected(path: bytes, mode: str) -> tuple[sqlite3.Connection, int]:
         raise
 
 
+def connect_to_damaged(path: bytes) -> sqlite3.Connection:
+    """A connection that reads the file at `path` as it lies there, past what is wrong with its
+    schema; nothing that it gives is to be believed without a check.  Raises what SQLite
+    raises."""
+    uri = "file:" + urllib.parse.quote(path) + "?mode=ro&immutable=1"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None)
+    # Despite its name this lets one read a schema in which some statements are malformed
+    # (https://sqlite.org/pragma.html#pragma_writable_schema).
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute("PRAGMA trusted_schema = OFF")
+    _add_functions(db)
+    return db
+
+
+def _add_functions(db: sqlite3.Connection) -> None:
+    db.create_function("row_check", -1, encoding.row_check, deterministic=True)
+
+
 def connect(path: bytes, mode: str) -> sqlite3.Connection:
     """A connection to the file at `path`; `mode` is `ro` or `rw`, as in SQLite's URIs."""
     uri = "file:" + urllib.parse.quote(path) + "?mode=" + mode
@@ -40,7 +58,7 @@ def connect(path: bytes, mode: str) -> sqlite3.Connection:
         db.execute("PRAGMA cache_size = -16000")
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA mmap_size = 0")
-        db.create_function("row_check", -1, encoding.row_check, deterministic=True)
+        _add_functions(db)
     except BaseException:
         db.close()
         raise

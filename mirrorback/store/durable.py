@@ -49,11 +49,12 @@ def _write_new(folder: int, name: bytes, data: bytes) -> int:
     return fd
 
 
-def read(folder: int, name: bytes) -> bytes:
-    """A small file's content, never through a symlink, never more than 1 MiB.  Raises OSError."""
+def read(folder: int, name: bytes, most: int = LIMIT) -> bytes:
+    """A small file's content, never through a symlink, never more than 1 MiB, or than the
+    first bytes that are asked for.  Raises OSError."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return os.read(fd, LIMIT)
+        return os.read(fd, most)
     finally:
         os.close(fd)
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
+import stat
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mirrorback.errors import Damaged, DriveError, Locked
-from mirrorback.store import schema
+from mirrorback.store import audit, durable, schema, soundness
+from mirrorback.store.audit import CONFUSED
 from mirrorback.store.catalog import DELETING, FOLDER_NAME, PENDING, Catalog, translated
+from mirrorback.store.connection import connect_to_damaged
 from mirrorback.store.repository import CATALOG, Repository
+from mirrorback.store.sealing import Seal
 
 _HEADER = b"SQLite format 3\0"
 _VERSION_AT, _APPLICATION_AT = 60, 68  # in the header (sqlite.org/fileformat.html, 1.3)
@@ -27,7 +33,8 @@ class FormerRow(NamedTuple):
 
 
 class Former(NamedTuple):
-    """The old catalog.  `fault` says what is wrong with it, None where its own checks hold."""
+    """The old catalog.  `fault` says what is wrong with it, None where its seal and its checks
+    hold; what it says of `snapshots` is as it was once written all the same."""
 
     fault: str | None
     newer: bool = False  # than this program knows
@@ -39,34 +46,34 @@ def examine(repo: Repository) -> Former:
     """Look at the catalog as it is; what a killed run has left of a commit is rolled back.
     Raises Locked."""
     path = repo.inner_path(CATALOG)
-    if _is_newer(path):
+    if _is_newer(repo):
         return Former("it has a newer format than this mirrorback knows", newer=True)
     try:
         catalog = Catalog.open(path)
     except Locked:
         raise
     except (Damaged, DriveError, OSError) as error:
-        return Former(str(error))
+        return Former(str(error), snapshots=_salvaged(path))
+    rows: tuple[FormerRow, ...] = ()
     try:
         with translated():
+            rows = _rows(catalog.db)
             fault = _fault(catalog)
-            rows = tuple(_rows(catalog)) if fault is None else ()
             pending = catalog.db.execute(
                 "SELECT 1 FROM snapshot WHERE state IN (?, ?)", (PENDING, DELETING)
             ).fetchone()
     except Locked:
         raise
-    except (Damaged, DriveError, sqlite3.Error, UnicodeDecodeError) as error:
-        return Former(str(error))
+    except (Damaged, DriveError, OSError, *CONFUSED) as error:
+        return Former(str(error), snapshots=rows)
     finally:
         catalog.close()
     return Former(fault, False, pending is not None, rows)
 
 
-def _is_newer(path: bytes) -> bool:
+def _is_newer(repo: Repository) -> bool:
     try:
-        with open(path, "rb") as file:
-            head = file.read(100)
+        head = durable.read(repo.inner, CATALOG, 100)
     except OSError:
         return False
     if len(head) < 100 or not head.startswith(_HEADER):
@@ -77,26 +84,27 @@ def _is_newer(path: bytes) -> bool:
 
 
 def _fault(catalog: Catalog) -> str | None:
-    answer = catalog.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if answer != "ok":
-        return f"it is damaged: {answer}"
-    checked = (("object", schema.OBJECT), ("entry", schema.ENTRY), ("delta", schema.DELTA_ROW))
-    for table, columns in checked:
-        bad = catalog.db.execute(
-            f"SELECT count(*) FROM {table} WHERE digest_of_row != row_check({', '.join(columns)})"
-        ).fetchone()[0]
-        if bad:
-            return f"{bad} rows of its table {table} are damaged"
-    return None
+    if catalog.seal_or_absent() is Seal.BROKEN:
+        return "it is not what was last written, bit for bit"
+    fault = soundness.structure_fault(catalog.db)
+    return next(audit.faults(catalog), None) if fault is None else fault.what
 
 
-def _rows(catalog: Catalog) -> list[FormerRow]:
-    rows = catalog.db.execute(
-        "SELECT id, name, time, offset, incomplete, pinned FROM snapshot WHERE state != ?"
-        " ORDER BY id",
-        (DELETING,),
-    )
-    return [
+def _salvaged(path: bytes) -> tuple[FormerRow, ...]:
+    """What can be read of one that cannot be opened as usual."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return ()
+        with contextlib.closing(connect_to_damaged(path)) as db:
+            return _rows(db)
+    except (OSError, sqlite3.Error, *CONFUSED):
+        return ()
+
+
+def _rows(db: sqlite3.Connection) -> tuple[FormerRow, ...]:
+    """The snapshots whose rows are sound, whatever else is not."""
+    rows = filter(None, (_sound_row(db, number) for number in _numbers(db)))
+    return tuple(
         FormerRow(number, name, time, offset, bool(incomplete), pinned)
         for number, name, time, offset, incomplete, pinned in rows
         if isinstance(name, str)
@@ -105,7 +113,29 @@ def _rows(catalog: Catalog) -> list[FormerRow]:
         and isinstance(offset, int)
         and abs(offset) < 86_400
         and (pinned is None or isinstance(pinned, str))
-    ]
+    )
+
+
+def _numbers(db: sqlite3.Connection) -> list[int]:
+    """The snapshots, oldest first, as far as the table can be walked through."""
+    found: list[int] = []
+    with contextlib.suppress(sqlite3.Error):
+        for (number,) in db.execute("SELECT id FROM snapshot ORDER BY id"):
+            if found and number <= found[-1]:
+                break  # damaged pages may lead in a circle
+            found.append(number)
+    return found
+
+
+def _sound_row(db: sqlite3.Connection, number: int) -> tuple[Any, ...] | None:
+    with contextlib.suppress(sqlite3.Error):
+        row: tuple[Any, ...] | None = db.execute(
+            "SELECT id, name, time, offset, incomplete, pinned FROM snapshot WHERE id = ?"
+            f" AND state != ? AND digest_of_row = {schema.check(schema.SNAPSHOT)}",
+            (number, DELETING),
+        ).fetchone()
+        return row
+    return None
 
 
 def agrees(former: Former, dated: set[str], mirror: bool) -> bool:

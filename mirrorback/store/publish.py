@@ -49,6 +49,7 @@ from mirrorback.store import (
     record,
     remove,
     schema,
+    sealing,
     settings,
     spool,
     supersede,
@@ -57,8 +58,8 @@ from mirrorback.store import (
 )
 from mirrorback.store.catalog import ABOVE_ROOT, DELETING, PENDING, ROOT_DIR, Catalog
 from mirrorback.store.record import NewSnapshot, Replaced
+from mirrorback.store.replaced import discard as discard_new_catalog
 from mirrorback.store.repository import (
-    CATALOG,
     CURRENT,
     INCOMING,
     MIRROR,
@@ -208,11 +209,12 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
     for folder, unfinished in (
         (repo.inner, MIRROR),
         (repo.inner, b"repository.toml"),
-        (repo.inner, CATALOG),
+        (repo.inner, sealing.NAME),
         (repo.fd, README),
     ):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unfinished + b".new", dir_fd=folder)
+    discard_new_catalog(repo.inner)
 
 
 def waits_for_room(repo: Repository, catalog: Catalog) -> bool:

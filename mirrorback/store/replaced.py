@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 
+from mirrorback.store import sealing
 from mirrorback.store.repository import CATALOG, SIGNATURES, Repository
 
 NEW = CATALOG + b".new"
+NEW_SEAL = sealing.name_for(NEW)
 BESIDE = (b"-journal", b"-wal", b"-shm")  # SQLite takes them for those of whatever has the name
 
 
@@ -24,9 +26,21 @@ def take_place(repo: Repository, stamp: str) -> bytes | None:
         os.close(fd)
     kept = _keep(repo, CATALOG, stamp)
     os.fsync(repo.inner)
+    # Without a seal each of the two is checked; with that of the other it would be refused.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(sealing.NAME, dir_fd=repo.inner)
     os.rename(NEW, CATALOG, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
+    with contextlib.suppress(FileNotFoundError):  # the drive had no room for it
+        os.rename(NEW_SEAL, sealing.NAME, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
     os.fsync(repo.inner)
     return kept
+
+
+def discard(inner: int) -> None:
+    """Remove what an attempt to make a new one has left.  Raises OSError."""
+    for name in (NEW, NEW + b"-journal", NEW_SEAL, NEW_SEAL + b".new"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=inner)
 
 
 def keep_settings(repo_inner: int, stamp: str) -> None:

@@ -24,11 +24,18 @@ from mirrorback.errors import Damaged
 from mirrorback.store import durable, settings, system, tree
 
 NAME = b"catalog.blake3"
+SEALED = b"catalog.db"
 _WHAT = f".mirrorback/{NAME.decode()}"
 _HEADER = 100  # bytes
 _COUNTER = slice(24, 28)  # in SQLite's header: the file change counter, big endian
 _COUNTED = slice(92, 96)  # the same once more, for which the version that follows is valid
 _AT_ONCE = 1 << 20  # bytes that are hashed in one go
+
+
+def name_for(catalog: bytes) -> bytes:
+    """The name of the seal of a catalog in the same folder: one that is being made anew has
+    its own until it takes the other's place."""
+    return NAME if catalog == SEALED else catalog + b".blake3"
 
 
 class Seal(enum.Enum):
@@ -52,6 +59,7 @@ class SealedFile:
     def __init__(self, catalog: bytes) -> None:
         """Raises OSError."""
         folder, name = os.path.split(catalog)
+        self._name = name_for(name)
         self._folder = tree.open_root(folder)
         try:
             self._fd = os.open(name, system.READ_SAFELY, dir_fd=self._folder)
@@ -68,7 +76,7 @@ class SealedFile:
         """Compare the file with its seal.  Raises OSError, and Damaged where it is the seal
         that is damaged."""
         try:
-            found = settings.unseal(durable.read(self._folder, NAME), _WHAT)
+            found = settings.unseal(durable.read(self._folder, self._name), _WHAT)
         except FileNotFoundError:
             return Seal.ABSENT
         if not {"counter", "digest"} <= found.keys():
@@ -80,7 +88,7 @@ class SealedFile:
     def remove(self) -> None:
         """Take the seal away, for the file is about to change.  Raises OSError."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(NAME, dir_fd=self._folder)
+            os.unlink(self._name, dir_fd=self._folder)
 
     def write(self) -> None:
         """Seal the file as it is.  Raises OSError."""
@@ -89,7 +97,7 @@ class SealedFile:
             f"counter = {self._counter()}\n"
             f"digest = {settings.quoted(self._digest())}\n"
         )
-        durable.replace(self._folder, NAME, settings.seal(text), lasting=False)
+        durable.replace(self._folder, self._name, settings.seal(text), lasting=False)
 
     def header_fault(self) -> bool:
         """Whether the two places of the header that hold the change counter differ.  Raises

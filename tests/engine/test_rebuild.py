@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -19,6 +21,9 @@ from runs import LargeNights, Nights, change_pages
 from trees import SUFFIX, describe, require_same
 
 from mirrorback.errors import Damaged, MirrorbackError, NoRepository, Refused, UsageError
+from mirrorback.store import gathering, replaced, schema
+from mirrorback.store.catalog import Catalog
+from mirrorback.store.sealing import Seal
 
 
 def settle() -> None:
@@ -149,7 +154,7 @@ def test_a_sound_catalog_is_refused_and_can_be_forced(some: Nights) -> None:
     assert sqlite3.connect(os.fsdecode(made.kept)).execute("SELECT count(*) FROM entry")
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage" * 1000, None, "folder", "link"])
+@pytest.mark.parametrize("content", [b"", b"garbage" * 1000, None, "folder", "link", "fifo"])
 def test_a_broken_catalog_is_kept_aside(some: Nights, content: bytes | str | None) -> None:
     before = told(some)
     path = some.repository / CATALOG
@@ -163,6 +168,8 @@ def test_a_broken_catalog_is_kept_aside(some: Nights, content: bytes | str | Non
             path.mkdir()
         elif content == "link":
             path.symlink_to("nowhere")
+        elif content == "fifo":
+            os.mkfifo(path)
         else:
             assert isinstance(content, bytes)
             path.write_bytes(content)
@@ -184,16 +191,99 @@ def test_one_of_a_newer_format_is_refused(some: Nights) -> None:
 
 
 def test_pins_survive_in_a_readable_catalog(some: Nights) -> None:
-    db = sqlite3.connect(some.repository / CATALOG)
-    db.execute("UPDATE snapshot SET pinned = 'why', incomplete = 1 WHERE id = 1")
-    db.commit()
-    db.close()
+    mark_oldest(some)
     shutil.rmtree(some.folders()[1])  # by hand: the catalog disagrees
     made = rebuilt(some, lose=False)
     assert len(made.snapshots) == 2
-    with some.history() as history:
+    require_marked(some)
+
+
+def mark_oldest(nights: Nights) -> None:
+    """Pin the oldest snapshot, and take it to be incomplete, and of another time than its
+    name says: what no folder tells."""
+    catalog = Catalog.open(os.fsencode(nights.repository / CATALOG), write=True)
+    with contextlib.closing(catalog), catalog.transaction() as db:
+        db.execute("UPDATE snapshot SET pinned = 'why', incomplete = 1, time = 5 WHERE id = 1")
+
+
+def require_marked(nights: Nights) -> None:
+    with nights.history() as history:
         oldest = history.snapshots()[0]
-    assert (oldest.pinned, oldest.incomplete) == ("why", True)
+    assert (oldest.pinned, oldest.incomplete, oldest.time) == ("why", True, 5)
+
+
+def overwrite(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def damage_unused_byte(path: Path) -> None:
+    overwrite(path, 73, b"!")  # of the header, reserved for the future
+
+
+def damage_row(path: Path) -> None:
+    overwrite(path, path.read_bytes().index(b"nowhere"), b"somewhe")  # where a symlink leads
+
+
+def damage_page(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'entry'").fetchone()
+    overwrite(path, (page - 1) * schema.PAGE_SIZE, b"\xff" * 900)
+
+
+def damage_schema(path: Path) -> None:
+    overwrite(path, path.read_bytes().index(b"CREATE INDEX entry_last"), b"CREATE \0NDEX")
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("damage", [damage_unused_byte, damage_row, damage_page, damage_schema])
+def test_a_damaged_catalog_leads_to_a_new_one_that_knows_what_it_knew(
+    some: Nights, damage: Callable[[Path], None], sealed: bool
+) -> None:
+    """What stops the nights says what to do, and that can be done as it stands there."""
+    mark_oldest(some)
+    before = told(some), changes(some)
+    path = some.repository / CATALOG
+    damage(path)
+    if sealed:
+        with pytest.raises(Damaged, match="`mirrorback rebuild`"):
+            some.backup()
+    else:
+        path.with_name("catalog.blake3").unlink()
+        if damage is damage_unused_byte:
+            return  # it is as good as any
+    made = rebuilt(some, lose=False)
+    assert len(made.snapshots) == 3 and made.kept is not None and made.problems == 0
+    require_marked(some)
+    assert (told(some), changes(some)) == before
+    assert some.problems() == []
+    unchanged(some)
+
+
+def test_rebuilding_a_sound_catalog_in_vain_leaves_it_sealed(
+    some: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for module, name in ((replaced, "take_place"), (gathering.Gatherer, "run")):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                rebuilt(some, lose=False, force=True)
+        with contextlib.closing(Catalog.open(os.fsencode(some.repository / CATALOG))) as catalog:
+            assert catalog.seal() is Seal.HOLDS
+    left = [p.name for p in (some.repository / CATALOG).parent.glob("catalog*")]
+    assert sorted(left) == ["catalog.blake3", "catalog.db"]
+
+
+def test_the_new_catalog_is_sealed(some: Nights) -> None:
+    rebuilt(some)
+    with contextlib.closing(Catalog.open(os.fsencode(some.repository / CATALOG))) as catalog:
+        assert catalog.seal() is Seal.HOLDS
+    left = [p.name for p in (some.repository / CATALOG).parent.glob("catalog*")]
+    assert sorted(left) == ["catalog.blake3", "catalog.db"]
 
 
 def test_a_dry_run_writes_nothing(some: Nights) -> None:
