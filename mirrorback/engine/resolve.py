@@ -31,6 +31,9 @@ CANDIDATES = 16  # gone files of one size and time that are tried for a new one
 # A path that shows another inode than before, or was not there.
 _ARRIVED = "(c.entry IS NULL OR c.old_ino IS NOT c.ino OR c.old_kind != c.kind)"
 
+# Without content, and known from the drive only: see `learnt`.
+_UNSEEN_LOST = f"ino = {UNSEEN_INO} AND kind != 2 AND size * (kind = 1) = 0"
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -76,6 +79,7 @@ class Resolver:
                 self._folders()
                 self._by_inode()
                 self._by_content()
+                self._without_content()
                 kept = self._grafter.run()
                 self._spool.update(
                     "UPDATE spool.change SET old_lineage = NULL WHERE moved IS NULL AND entry IN"
@@ -103,6 +107,9 @@ class Resolver:
         )
         self._spool.update("CREATE INDEX spool.gone_ino ON gone (ino, kind)")
         self._spool.update("CREATE INDEX spool.gone_size ON gone (size, mtime) WHERE kind = 1")
+        self._spool.update(
+            f"CREATE INDEX spool.gone_unseen ON gone (kind, mtime) WHERE {_UNSEEN_LOST}"
+        )
 
     def _bar_suspects(self) -> None:
         """What the mirror has of a damaged object is used for nothing: the source has it."""
@@ -184,6 +191,39 @@ class Resolver:
                     action = Action.REUSE if same else Action.CLONE
                     self._moved(difference, gone, action=action, same=(1, int(same)), seen=seen)
                     break
+
+    def _without_content(self) -> None:
+        """A new empty file, symlink, and so on, with the time and metadata of a lost one that
+        nobody has seen in the source yet, is that one, if it has its name, or is the only one
+        like it."""
+        lost = f"{_UNSEEN_LOST} AND kind = ? AND mtime = ? AND moved_to IS NULL"
+        where = (
+            f"kind != 2 AND size * (kind = 1) = 0 AND action = {Action.COPY} AND moved IS NULL"
+            " AND entry IS NULL AND EXISTS (SELECT 1 FROM spool.gone g WHERE g.ino ="
+            f" {UNSEEN_INO} AND g.kind != 2 AND g.size * (g.kind = 1) = 0"
+            " AND g.kind = change.kind AND g.mtime = change.mtime AND g.moved_to IS NULL)"
+        )
+        for difference in self._spool.changes(where):
+            seen = self._inspector.seen(difference, None)
+            if seen is None:
+                continue
+            rows = self._spool.fetch(
+                f"SELECT * FROM spool.gone WHERE {lost} ORDER BY name != ?, entry LIMIT ?",
+                (
+                    *(difference.kind, encoding.pack_time(difference.mtime)),
+                    *(difference.name, CANDIDATES),
+                ),
+            )
+            alike = [
+                gone
+                for gone in map(Gone._make, rows)
+                if self._unseen.may_be(gone.object, seen.metadata)
+            ]
+            if not alike or (len(alike) > 1 and alike[0].name != difference.name):
+                continue
+            known, _digest = self._unseen.met(alike[0].object, seen)
+            if known.same_as(seen.metadata):
+                self._moved(difference, alike[0], action=Action.REUSE, same=(1, 1), seen=seen)
 
     def _pairs(self, where: str) -> Iterator[tuple[Difference, Gone]]:
         """New names with the lost names whose inode they show, each at most once."""

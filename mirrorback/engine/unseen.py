@@ -46,12 +46,17 @@ class Unseen:
         linked = len(live.places_of(self._catalog, number)) > 1
         if known.same_as(seen.metadata) and not linked:
             return known, digest
-        if not may_hold(known, seen.metadata, root=os.geteuid() == 0):
+        if not _may_hold(known, seen.metadata):
             return known, digest
         if linked and self._is_other(number, seen.metadata):
             return known, digest
         learnt.spool_learnt(self._spool, number, seen.metadata, digest, met=True)
         return seen.metadata, digest
+
+    def may_be(self, number: int, metadata: Metadata) -> bool:
+        """Whether the drive may have made such an object of something in the source with this
+        metadata."""
+        return _may_hold(learnt.object_row(self._catalog, self._spool, number)[0], metadata)
 
     def digest(self, number: int, like: Digest | None = None) -> Digest | None:
         """The digest of a file of the mirror, by reading it if it is not known, in the form of
@@ -97,3 +102,7 @@ class Unseen:
         """Whether another name of the object has been met with other metadata."""
         before = learnt.spooled(self._spool, number)
         return before is not None and before != learnt.columns(self._spool, metadata)
+
+
+def _may_hold(held: Metadata, wanted: Metadata) -> bool:
+    return may_hold(held, wanted, root=os.geteuid() == 0)

@@ -8,7 +8,7 @@ import errno
 import sqlite3
 from collections.abc import Iterator
 
-from mirrorback.errors import Damaged, DriveError, Locked, MirrorbackError, NotInHistory
+from mirrorback.errors import Damaged, DriveError, Locked, MirrorbackError, NotInHistory, UsageError
 from mirrorback.store import encoding, schema, soundness
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog, damaged, translated
 from mirrorback.store.sealing import Seal
@@ -116,7 +116,9 @@ def _may_be_due(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno not in _OF_THE_DRIVE
     if isinstance(error, MirrorbackError):
-        return isinstance(error, DriveError | NotInHistory) or type(error) is MirrorbackError
+        # The last: the name of a snapshot that is not known is taken for a wrong time.
+        may_be = isinstance(error, DriveError | NotInHistory | UsageError)
+        return may_be or type(error) is MirrorbackError
     name = getattr(error, "sqlite_errorname", "")
     return not name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR"))
 

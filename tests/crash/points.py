@@ -29,7 +29,7 @@ from trees import SUFFIX, Tree, describe, differences, require_same, require_sho
 
 from mirrorback.engine.backup import BackupResult
 from mirrorback.engine.rebuild import RebuildOptions, rebuild
-from mirrorback.errors import MirrorbackError
+from mirrorback.errors import Damaged, MirrorbackError
 from mirrorback.plan.retention import Policy
 from mirrorback.store.catalog import Catalog
 
@@ -43,6 +43,8 @@ NEVER = 1 << 40  # no run has so many calls
 
 class Scenario:
     """A repository in some state, and a use case that is to be cut."""
+
+    is_a_night = False  # done, the mirror is the source
 
     def __init__(self, top: Path) -> None:
         self.top = top
@@ -112,12 +114,16 @@ class Scenario:
 class First(Scenario):
     """The first backup, into nothing."""
 
+    is_a_night = True
+
     def prepare(self) -> None:
         fill(self.nights.source)
 
 
 class Night(Scenario):
     """A night with some of every change."""
+
+    is_a_night = True
 
     def prepare(self) -> None:
         fill(self.nights.source)
@@ -144,6 +150,8 @@ class Recovery(Night):
 
 class Large(Scenario):
     """A night on which large files change: in place, by a shift, all over, their metadata."""
+
+    is_a_night = True
 
     def prepare(self) -> None:
         source = self.nights.source
@@ -368,7 +376,43 @@ class LargePrune(Large):
         self._require_all(describe(self.nights.source))
 
 
-class Rebuild(Scenario):
+DAMAGED = b"damaged"
+
+
+class _Rebuilding(Scenario):
+    """A catalog that is to be made anew."""
+
+    def lose(self) -> None:
+        """Damage the catalog beyond reading."""
+        (self.nights.repository / ".mirrorback" / "catalog.db").write_bytes(DAMAGED * 999)
+
+    def rebuild(self) -> None:
+        """Make it anew."""
+        options = RebuildOptions()
+        rebuild(str(self.nights.repository), options, self.nights.now, self.nights.heard)
+
+    def finish(self) -> None:
+        """Make it anew, where that has not been done; the old one is there still, and goes."""
+        if self.is_lost():
+            self.rebuild()
+        inner = self.nights.repository / ".mirrorback"
+        kept = list(inner.glob("catalog.db.before-rebuild-*"))
+        # A journal that was left may have given it some pages back.
+        assert any(DAMAGED in path.read_bytes() for path in kept)
+        for path in kept:
+            path.unlink()
+
+    def is_lost(self) -> bool:
+        """Whether the catalog is still damaged."""
+        try:
+            with self.nights.history() as history:
+                history.snapshots()
+        except Damaged:
+            return True
+        return False
+
+
+class Rebuild(_Rebuilding):
     """Making the catalog anew, the old one damaged."""
 
     def prepare(self) -> None:
@@ -376,27 +420,78 @@ class Rebuild(Scenario):
         self.night()
 
     def begin(self) -> None:
-        (self.nights.repository / ".mirrorback" / "catalog.db").write_bytes(b"damaged" * 999)
+        self.lose()
 
     def run(self) -> None:
-        options = RebuildOptions()
-        rebuild(str(self.nights.repository), options, self.nights.now, self.nights.heard)
+        self.rebuild()
 
     def after(self) -> None:
         for folder in (*self.nights.folders(), self.nights.current):
             name = max(self.then) if folder.name == "current" else folder.name
             require_same(self.then[name], describe(folder))
-        inner = self.nights.repository / ".mirrorback"
-        if (inner / "catalog.db").read_bytes().startswith(b"damaged"):
-            self.run()
-        for kept in inner.glob("catalog.db.before-rebuild-*"):
-            assert kept.read_bytes().startswith(b"damaged")
-            kept.unlink()
+        self.finish()
         with self.nights.history() as history:
             assert [snapshot.name for snapshot in history.snapshots()] == sorted(self.then)
         self.nights.now += timedelta(hours=1)
         assert self.backup().summary.unchanged
         self._require_all(describe(self.nights.source))
+
+
+class RebuildRecovery(Rebuild):
+    """The same after an attempt that was cut."""
+
+    percent = 0
+    at = 0
+
+    def measure(self) -> None:
+        self.lose()
+        _code, calls = in_child(self.rebuild, NEVER, 0, 0)
+        type(self).at = calls * self.percent // 100
+
+    def begin(self) -> None:
+        self.lose()
+        code, _calls = in_child(self.rebuild, self.at, 0, 0)
+        assert self.at and code == 128 + 9, "the first attempt was not cut"
+
+    def run(self) -> None:
+        if self.is_lost():
+            self.rebuild()
+        else:
+            self.backup()
+
+
+class LostNight(_Rebuilding, Large):
+    """Making the catalog anew, which was lost with a night that was cut."""
+
+    is_a_night = False
+    percent = 0
+    at = 0
+    measure = Recovery.measure
+
+    def begin(self) -> None:
+        Recovery.begin(self)  # type: ignore[arg-type]
+        self.lose()
+
+    def run(self) -> None:
+        self.rebuild()
+
+    def after(self) -> None:
+        wanted = describe(self.nights.source)
+        self.finish()
+        with self.nights.history() as history:
+            names = [snapshot.name for snapshot in history.snapshots()]
+        assert names[: len(self.then)] == sorted(self.then) and len(names) <= len(self.then) + 1
+        self._require_published(wanted)
+        self.nights.now += timedelta(hours=1)
+        self.backup()
+        self._require_all(wanted)
+
+
+class LostSmallNight(LostNight):
+    """The same with some of every change of small files."""
+
+    def prepare(self) -> None:
+        Night.prepare(self)  # type: ignore[arg-type]
 
 
 class Repair(Scenario):
@@ -646,7 +741,7 @@ def points(kind: type[Scenario], folder: Path, first: int, step: int, error: int
         else:
             assert code in (0, 128 + 9), (at, code)
         try:
-            if code == 0 and isinstance(scenario, First | Night | Large):
+            if code == 0 and scenario.is_a_night:
                 scenario.nights.now += timedelta(days=1)
                 require_same(describe(scenario.nights.source), describe(scenario.nights.current))
             scenario.after()
@@ -667,6 +762,9 @@ SCENARIOS = (
     DeleteTouched,
     Prune,
     Rebuild,
+    RebuildRecovery,
+    LostNight,
+    LostSmallNight,
     Restore,
     Large,
     LargeRecovery,
@@ -683,7 +781,8 @@ def main() -> None:
     first, step, error, on = [*map(int, numbers), 0, 0][:4]
     kind = {k.__name__: k for k in SCENARIOS}[name.split("@")[0]]
     if "@" in name:
-        Recovery.percent = LargeRecovery.percent = int(name.split("@")[1])
+        for one in (Recovery, LargeRecovery, RebuildRecovery, LostNight):
+            one.percent = int(name.split("@")[1])
     print(points(kind, Path(folder), first, step, error, on))
 
 

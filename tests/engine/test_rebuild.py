@@ -21,6 +21,7 @@ from runs import LargeNights, Nights, change_pages
 from trees import SUFFIX, describe, require_same
 
 from mirrorback.errors import Damaged, MirrorbackError, NoRepository, Refused, UsageError
+from mirrorback.model import Change
 from mirrorback.store import gathering, replaced, schema
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.sealing import Seal
@@ -107,6 +108,67 @@ def test_the_night_after_can_change_everything(some: Nights) -> None:
     assert len(inodes(some.current) - before) == 1
     require_same(describe(source), describe(some.current))
     assert some.problems() == []
+
+
+def test_what_has_no_content_is_found_where_it_went(nights: Nights) -> None:
+    """The first night after a rebuild has neither inodes nor digests to go by."""
+    source = nights.source
+    (source / "d").mkdir()
+    (source / "s").symlink_to("nowhere")
+    (source / "d" / "t").symlink_to("nowhere")
+    for name in ("empty", "d/__init__", "d/x", "d/y"):
+        (source / name).touch()
+        os.utime(source / name, ns=(7, len(name) * 10**9 + 7))
+    os.mkfifo(source / "p")
+    settle()
+    nights.backup()
+    rebuilt(nights)
+    (source / "s").rename(source / "d" / "other")  # another than "t", by its time
+    (source / "d" / "t").rename(source / "t")
+    (source / "p").rename(source / "q")
+    (source / "empty").rename(source / "d" / "hollow")
+    (source / "d" / "x").rename(source / "x")  # of two that are alike the name tells
+    (source / "d" / "y").rename(source / "y")
+    before = inodes(nights.repository)
+    summary = nights.backup().summary
+    assert (summary.files_moved, summary.files_new, summary.files_removed) == (6, 0, 0)
+    assert inodes(nights.current) <= before
+    moved = {c.path: c.from_path for c in nights_changes(nights) if c.change == "moved"}
+    assert moved == {
+        b"d/other": b"s", b"t": b"d/t", b"q": b"p", b"d/hollow": b"empty", b"x": b"d/x",
+        b"y": b"d/y",
+    }  # fmt: skip
+    require_same(describe(source), describe(nights.current))
+    assert nights.problems() == []
+
+
+def test_what_only_looks_like_it_has_not_moved(nights: Nights) -> None:
+    source = nights.source
+    for name in ("one", "two"):
+        (source / name).touch()
+        os.utime(source / name, ns=(7, 7))
+    (source / "s").symlink_to("nowhere")
+    settle()
+    nights.backup()
+    rebuilt(nights)
+    for name in ("one", "two", "s"):
+        (source / name).unlink()
+    (source / "three").touch()
+    os.utime(source / "three", ns=(7, 7))
+    (source / "r").symlink_to("elsewhere")
+    os.utime(
+        source / "r", ns=(7, (nights.current / "s").lstat().st_mtime_ns), follow_symlinks=False
+    )
+    (source / "e").touch()
+    summary = nights.backup().summary
+    assert (summary.files_moved, summary.files_new, summary.files_removed) == (0, 3, 3)
+    require_same(describe(source), describe(nights.current))
+
+
+def nights_changes(nights: Nights) -> list[Change]:
+    """What the newest snapshot changed."""
+    with nights.history() as history:
+        return list(history.diff(history.snapshots()[-2].name, "latest"))
 
 
 def test_links_that_were_broken_meanwhile_are_told_apart(some: Nights) -> None:
