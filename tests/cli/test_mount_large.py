@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from mounts import is_mounted, mounted, require_fuse
+from program import run
 from runs import LargeNights
 from trees import describe, require_same
 
@@ -62,6 +64,39 @@ def test_whole_under_their_own_names(large: LargeNights, point: Path) -> None:
     with mounted(large.repository, point):
         for name, wanted in zip(names, states, strict=True):
             require_same(wanted, describe(point / name))
+
+
+@pytest.mark.parametrize("lose", [False, True])
+@pytest.mark.parametrize("command", [["cp", "-a"], ["rsync", "-aH"]])
+def test_a_copy_and_one_whose_catalog_was_made_anew(
+    large: LargeNights, point: Path, tmp_path: Path, command: list[str], lose: bool
+) -> None:
+    """As on a bigger drive: all is shown as before, and the next night copies nothing."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"no {command[0]}")
+    image, states = large.source / "image", []
+    (large.source / "linked").hardlink_to(image)
+    for night in range(3):
+        change(image, night)
+        (large.source / "small").write_text(f"night {night}")
+        time.sleep(0.03)
+        states.append(describe(large.source))
+        large.backup()
+    names = [*(folder.name for folder in large.folders()), "current"]
+    more = "/" if command[0] == "rsync" else ""
+    subprocess.run([*command, f"{large.repository}{more}", tmp_path / "copy"], check=True)
+    shutil.rmtree(large.repository)
+    large.repository = tmp_path / "copy"
+    if lose:
+        (large.repository / ".mirrorback" / "catalog.db").unlink()
+        assert run("rebuild", large.repository, "--json").json["problems"] == 0
+    with mounted(large.repository, point):
+        for name, state in zip(names, states, strict=True):
+            require_same(state, describe(point / name))
+        assert run("backup", large.source, large.repository, "--json").summary["unchanged"] is True
+        for name, state in zip(names, states, strict=True):
+            require_same(state, describe(point / name))
+    assert large.problems() == []
 
 
 def test_several_readers_while_nights_go_on(large: LargeNights, point: Path) -> None:
