@@ -81,6 +81,24 @@ def test_the_recovery_of_large_files_killed_too(
     assert points(library, tmp_path, f"LargeRecovery@{percent}", 1, 3 * STEP) > 10 // STEP
 
 
+@pytest.mark.parametrize("percent", [50, 97])
+def test_a_rebuild_killed_after_one_that_was(library: Path, tmp_path: Path, percent: int) -> None:
+    assert points(library, tmp_path, f"RebuildRecovery@{percent}", 1, 8 * STEP) > 10 // STEP
+
+
+@pytest.mark.parametrize("night", ["LostNight@60", "LostNight@95", "LostSmallNight@90"])
+def test_a_rebuild_killed_after_a_night_that_was(library: Path, tmp_path: Path, night: str) -> None:
+    """The catalog has gone with it."""
+    assert points(library, tmp_path, night, 1, 8 * STEP) > 10 // STEP
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_rebuild_failing_after_a_night_that_was_killed(
+    library: Path, tmp_path: Path, error: int
+) -> None:
+    assert points(library, tmp_path, "LostNight@95", 1 + error % STEP, 12 * STEP, error, 1) > 1
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize(
     ("error", "on"),
