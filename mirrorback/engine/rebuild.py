@@ -19,6 +19,7 @@ from mirrorback.plan import dating, naming
 from mirrorback.store import (
     former,
     gathering,
+    inherited,
     probe,
     publish,
     remains,
@@ -218,6 +219,8 @@ class _Rebuild:
                 new.gathered()
                 self._judge(new, files)
                 new.finish([row for row, _held in ordered])
+                if not self._options.dry_run:
+                    self._inherit(new, old, [row.name for row, _held in ordered])
                 if self._options.digests:
                     rotational = system.is_rotational(self._repo.path)
                     threads = 1 if rotational else THREADS
@@ -229,6 +232,13 @@ class _Rebuild:
             remains.remember(self._repo, said)
         names = tuple(row.name for row, _held in ordered)
         return Rebuilt(names, versions, count, self._deltas, self._problems)
+
+    def _inherit(self, new: NewCatalog, old: Former, names: list[str]) -> None:
+        """Take over what the old catalog says for certain of the snapshots that it knew."""
+        known = {row.name: row.id for row in old.snapshots}
+        moments = {n: known[name] for n, name in enumerate(names, 1) if name in known}
+        if moments and old.readable:
+            inherited.inherit(new, self._repo.inner_path(CATALOG), moments)
 
     def _gather(self, new: NewCatalog, tops: Sequence[Callable[[], int]], names: list[str]) -> None:
         def trouble(snapshot: int, path: bytes, reason: str) -> None:

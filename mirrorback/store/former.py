@@ -40,6 +40,7 @@ class Former(NamedTuple):
     newer: bool = False  # than this program knows
     pending: bool = False  # a publication or a removal was cut
     snapshots: tuple[FormerRow, ...] = ()
+    readable: bool = False  # its pages are sound: other rows can be looked at, too
 
 
 def examine(repo: Repository) -> Former:
@@ -55,20 +56,23 @@ def examine(repo: Repository) -> Former:
     except (Damaged, DriveError, OSError) as error:
         return Former(str(error), snapshots=_salvaged(path))
     rows: tuple[FormerRow, ...] = ()
+    readable = False
     try:
         with translated():
             rows = _rows(catalog.db)
-            fault = _fault(catalog)
+            found = soundness.structure_fault(catalog.db)
+            readable = found is None or found.readable
+            fault = _fault(catalog) if found is None else found.what
             pending = catalog.db.execute(
                 "SELECT 1 FROM snapshot WHERE state IN (?, ?)", (PENDING, DELETING)
             ).fetchone()
     except Locked:
         raise
     except (Damaged, DriveError, OSError, *CONFUSED) as error:
-        return Former(str(error), snapshots=rows)
+        return Former(str(error), snapshots=rows, readable=readable)
     finally:
         catalog.close()
-    return Former(fault, False, pending is not None, rows)
+    return Former(fault, False, pending is not None, rows, readable)
 
 
 def _is_newer(repo: Repository) -> bool:
@@ -86,8 +90,7 @@ def _is_newer(repo: Repository) -> bool:
 def _fault(catalog: Catalog) -> str | None:
     if catalog.seal_or_absent() is Seal.BROKEN:
         return "it is not what was last written, bit for bit"
-    fault = soundness.structure_fault(catalog.db)
-    return next(audit.faults(catalog), None) if fault is None else fault.what
+    return next(audit.faults(catalog), None)
 
 
 def _salvaged(path: bytes) -> tuple[FormerRow, ...]:

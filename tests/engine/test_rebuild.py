@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -22,7 +23,7 @@ from trees import SUFFIX, describe, require_same
 
 from mirrorback.errors import Damaged, MirrorbackError, NoRepository, Refused, UsageError
 from mirrorback.model import Change
-from mirrorback.store import gathering, replaced, schema
+from mirrorback.store import audit, gathering, replaced, schema
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.sealing import Seal
 
@@ -305,7 +306,8 @@ def test_a_damaged_catalog_leads_to_a_new_one_that_knows_what_it_knew(
 ) -> None:
     """What stops the nights says what to do, and that can be done as it stands there."""
     mark_oldest(some)
-    before = told(some), changes(some)
+    some.mark("new")
+    before = told(some, digests=True), changes(some)
     path = some.repository / CATALOG
     damage(path)
     if sealed:
@@ -318,8 +320,73 @@ def test_a_damaged_catalog_leads_to_a_new_one_that_knows_what_it_knew(
     made = rebuilt(some, lose=False)
     assert len(made.snapshots) == 3 and made.kept is not None and made.problems == 0
     require_marked(some)
-    assert (told(some), changes(some)) == before
+    rows_are_kept = damage in (damage_unused_byte, damage_row)
+    assert (told(some, digests=rows_are_kept), changes(some)) == (
+        before if rows_are_kept else (without_digests(before[0]), before[1])
+    )
+    assert len(some.marked()) == int(rows_are_kept)
+    if rows_are_kept:
+        some.repair()  # nothing is wrong with it
     assert some.problems() == []
+    unchanged(some)
+
+
+def without_digests(told: dict[str, Any]) -> dict[str, Any]:
+    entries = told["entries"].items()
+    return told | {"entries": {name: [(*e[:-1], None) for e in all_] for name, all_ in entries}}
+
+
+def test_what_a_damaged_catalog_knew_of_files_that_rot_is_kept(some: Nights) -> None:
+    """Else a rebuild would take whatever there is now for what was backed up."""
+    old = some.folders()[0] / "gone"
+    st = old.stat()
+    old.write_text("GONE")
+    os.utime(old, ns=(st.st_atime_ns, st.st_mtime_ns))
+    damage_row(some.repository / CATALOG)
+    made = rebuilt(some, lose=False)
+    assert made.kept is not None
+    (found,) = some.problems()
+    assert found.path == b"gone" and "content" in found.problem
+    unchanged(some)
+
+
+def test_nothing_is_taken_over_where_the_folder_shows_something_else(some: Nights) -> None:
+    """By size, time, or mode: then the old catalog speaks of something that is gone."""
+    for path, change in (
+        ("gone", lambda p: p.chmod(0o611)),
+        ("a", lambda p: os.utime(p, ns=(5, 5))),
+        ("d/e/g", lambda p: p.write_text("deeper")),
+    ):
+        change(some.folders()[0] / path)
+    damage_row(some.repository / CATALOG)
+    rebuilt(some, lose=False)
+    with some.history() as history:
+        digests = {v.path: v.digest for v in history.listing(None, some.folders()[0].name, True)}
+    assert [digests[p] for p in (b"gone", b"a", b"d/linked", b"d/e/g")] == [None] * 4
+    assert digests[b"d/f"] is not None
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("digest", "'text'"), ("digest", "x'00'"), ("ino", "x'01'"), ("btime", "'a'")],
+)
+def test_values_that_cannot_be_are_not_taken_over(some: Nights, column: str, value: str) -> None:
+    """Whoever wrote them could give them a check."""
+    with (
+        contextlib.closing(
+            Catalog.open(os.fsencode(some.repository / CATALOG), write=True)
+        ) as catalog,
+        catalog.transaction() as db,
+    ):
+        db.execute(f"UPDATE object SET {column} = {value}")
+        db.execute(f"UPDATE object SET digest_of_row = {schema.check(schema.OBJECT)}")
+    rebuilt(some, lose=False, force=True)
+    with contextlib.closing(Catalog.open(os.fsencode(some.repository / CATALOG))) as catalog:
+        assert list(audit.faults(catalog)) == []
+        (count,) = catalog.db.execute(
+            f"SELECT count(*) FROM object WHERE {column} IS {value}"
+        ).fetchone()
+    assert count == 0
     unchanged(some)
 
 
