@@ -354,7 +354,7 @@ def naive(snapshots: Sequence[Snapshot], policy: Policy, zone: tzinfo, now: int)
     return keep
 
 
-ZONED = st.sampled_from(ZONES)
+ZONED = st.sampled_from(ZONES) | st.timezones()
 NOWS = st.sampled_from([NEVER, at("2026-10-25 00:00"), at("2027-06-01 00:00")])
 
 
