@@ -86,7 +86,7 @@ def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
     fates = {fate.snapshot.id: fate for fate in fates_of(snapshots, policy, now)}
     freed = removal.remove([fate.snapshot for fate in fates.values() if not fate.keep])
     if policy.min_free is not None:
-        freed |= free_until(removal, lambda: _is_enough(repo, thinned))
+        freed |= free_until(removal, lambda: _is_enough(repo, catalog, thinned))
     thinned.fates = removal.told([_told(fate, freed) for fate in fates.values()])
     return thinned
 
@@ -106,8 +106,12 @@ def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
     return freed
 
 
-def _is_enough(repo: Repository, thinned: Thinned) -> bool:
+def _is_enough(repo: Repository, catalog: Catalog, thinned: Thinned) -> bool:
     thinned.free = probe.settled_free_space(repo.fd)
+    if thinned.free < thinned.wanted:
+        return False
+    catalog.reseal()  # the last that this run writes: it has to fit in as well
+    thinned.free = probe.free_space(repo.fd)[0]
     return thinned.free >= thinned.wanted
 
 

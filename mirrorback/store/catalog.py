@@ -17,7 +17,7 @@ from typing import Any
 from mirrorback.errors import Damaged, DriveError, Locked, NoSpace
 from mirrorback.model import Owner, Snapshot
 from mirrorback.store import schema
-from mirrorback.store.connection import connect, connected
+from mirrorback.store.connection import WAIT_S, connect, connected
 from mirrorback.store.sealing import Seal, SealedFile
 
 FOLDER_NAME = re.compile(r"[0-9]{4,5}-[0-9]{2}-[0-9]{2}-[0-9]{6}(-[0-9]{1,6})?", re.ASCII)
@@ -161,10 +161,7 @@ class Catalog:
         or failing it is not, and none the worse for that."""
         with self.lock:
             try:
-                if self._unsealed:
-                    with contextlib.suppress(sqlite3.Error, OSError):
-                        self._seal()
-                    self._unsealed = False
+                self.reseal()
             finally:
                 self.db.close()
                 if self._file is not None:
@@ -180,15 +177,27 @@ class Catalog:
             self._file = SealedFile(self.path)
         return self._file
 
+    def reseal(self) -> None:
+        """Seal the file as it is, if it was written to, as `close` would: what that takes of the
+        drive is taken then.  A transaction that is open is rolled back."""
+        with self.lock:
+            if self._unsealed:
+                with contextlib.suppress(sqlite3.Error, OSError):
+                    self._seal()
+                self._unsealed = False
+
     def _seal(self) -> None:
         if self.db.in_transaction:
             self.db.execute("ROLLBACK")
         self.db.execute("PRAGMA busy_timeout = 0")  # whoever writes now will seal it
-        self.db.execute("BEGIN IMMEDIATE")
         try:
-            self.file.write()
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                self.file.write()
+            finally:
+                self.db.execute("ROLLBACK")
         finally:
-            self.db.execute("ROLLBACK")
+            self.db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000:.0f}")
 
     def seal(self) -> Seal:
         """What the catalog's seal says of it.  No transaction is open.  Raises OSError, the
