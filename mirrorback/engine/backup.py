@@ -262,6 +262,7 @@ class _Run:
             self._thinning.make_room(
                 catalog,
                 lambda: room.fits(self._repo, counts, cost),
+                lambda: room.missing(self._repo, counts, cost),
                 held=_is_mass_change(mirror, cost),
             )
         room.require(self._repo, counts, cost)

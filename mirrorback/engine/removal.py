@@ -157,7 +157,7 @@ class Removal:
         """
         freed: dict[int, int] = {}
         waiting = sorted(snapshots, key=lambda one: one.id)
-        frees = self._predicted(waiting)
+        frees = self.predicted(waiting)
         self.events.phase(Phase.DELETE, sum(snapshot.files for snapshot in waiting))
         while waiting:
             later: list[Snapshot] = []
@@ -181,8 +181,9 @@ class Removal:
             waiting = later
         return freed
 
-    def _predicted(self, snapshots: Sequence[Snapshot]) -> dict[int, int]:
-        """What each will free; 0 where the drive cannot be asked, which must not keep it."""
+    def predicted(self, snapshots: Sequence[Snapshot]) -> dict[int, int]:
+        """What each will free, by its id, when they go in this order; 0 where the drive cannot
+        be asked, which must not keep it."""
         try:
             self._history.refreshed()
             sizes = freed_by(self._history, snapshots)

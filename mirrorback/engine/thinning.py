@@ -132,10 +132,7 @@ def would_thin(
     fates = fates_of(snapshots, policy, now)
     staying = [fate.snapshot for fate in fates if fate.keep]
     going = [fate.snapshot for fate in fates if not fate.keep]
-    for_space: list[Snapshot] = []
-    while thinned.wanted and (oldest := retention.next_to_go(staying)) is not None:
-        for_space.append(oldest)
-        staying.remove(oldest)
+    for_space = retention.may_go(staying) if thinned.wanted else []
     sizes = freed_by(History(repo, catalog, now, b"/"), going + for_space)
     frees = {one.id: size for one, size in zip(going, sizes, strict=False)}
     thinned.free = probe.free_space(repo.fd)[0] - needed + sum(frees.values())
@@ -174,9 +171,17 @@ class NightlyThinning:
         if policy is not None:
             wanted_free(repo, policy)  # what is impossible is told before anything is done
 
-    def make_room(self, catalog: Catalog, fits: Callable[[], bool], *, held: bool) -> None:
+    def make_room(
+        self,
+        catalog: Catalog,
+        fits: Callable[[], bool],
+        missing: Callable[[], int],
+        *,
+        held: bool,
+    ) -> None:
         """Where a backup does not fit, let go those that would go after it, then, if there is a
-        least free space, the oldest, until it fits or nothing more may go.  The mirror stays.
+        least free space, the oldest, until it fits or nothing more may go; but none where the
+        bytes `missing` are more than all of them would free.  The mirror stays.
         `held`: it is a mass change.  Raises OSError, Damaged."""
         policy = self._policy
         if policy is None or fits():
@@ -200,9 +205,20 @@ class NightlyThinning:
             freed = removal.remove(going)
             removal.settle()
             self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
-            if policy.min_free is not None:
+            if policy.min_free is not None and not self._is_in_vain(removal, missing()):
                 freed = free_until(removal, fits)
                 self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
+
+    def _is_in_vain(self, removal: Removal, missing: int) -> bool:
+        if not missing:
+            return False
+        would = sum(removal.predicted(retention.may_go(removal.remaining())).values())
+        if would < missing:
+            self._events.warning(
+                f"no snapshot is removed to make room: all that may go would free {would:,} bytes,"
+                f" and {missing:,} are missing"
+            )
+        return would < missing
 
     def after(self, catalog: Catalog) -> None:
         """Apply the policy, now that the backup is made; what hinders that is a warning.

@@ -175,6 +175,15 @@ def next_to_go(snapshots: Sequence[Snapshot]) -> Snapshot | None:
     )
 
 
+def may_go(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """All that may go where space is needed, in the order in which they would."""
+    staying, going = list(snapshots), []
+    while (oldest := next_to_go(staying)) is not None:
+        staying.remove(oldest)
+        going.append(oldest)
+    return going
+
+
 def held_by(snapshots: Sequence[Snapshot]) -> Snapshot | None:
     """The snapshot whose pin holds all thinning, since nobody has acknowledged a mass change
     yet; None where there is none."""

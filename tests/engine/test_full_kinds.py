@@ -177,3 +177,21 @@ def test_deltas_that_grow_do_not_fool_the_least_free_space(
         assert count[1] >= 2
         assert done[0]["keep"] is middle
         assert nights.problems() == []
+
+
+def test_history_is_not_given_up_for_a_backup_that_would_not_fit_even_then(
+    source: Path, tmp_path: Path
+) -> None:
+    require_root()
+    with mounted("ext4", tmp_path / "drive", size=96 << 20, make=("-m", "0")) as top:
+        nights = Nights(source, top / "repo")
+        names = history(nights, 5, 2 * MIB)
+        (source / "more").write_bytes(noise(75 * MIB, 99))
+        said = run("backup", source, nights.repository, "--min-free", "1M", code=12).err
+        assert "all that may go would free" in said
+        assert [folder.name for folder in nights.folders()] == names[:-1]
+        (source / "more").write_bytes(noise(66 * MIB, 99))
+        done = run("backup", source, nights.repository, "--min-free", "1M", "--json")
+        assert done.summary["snapshots_removed"] == names[: len(done.summary["snapshots_removed"])]
+        assert done.summary["snapshots_removed"]
+        assert nights.problems() == []
