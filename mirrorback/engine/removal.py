@@ -193,6 +193,16 @@ class Removal:
             self._history.let_go()
         return {one.id: size for one, size in zip(snapshots, sizes, strict=True)}
 
+    def leave_read(self, snapshots: Sequence[Snapshot]) -> bool:
+        """Leave those of some snapshots that are being read; whether there are any."""
+        before = len(self.left)
+        for snapshot in snapshots:
+            try:
+                removable.require_unread(self.repo, snapshot, self._patience)
+            except InUse as error:
+                self._leave(snapshot, error)
+        return len(self.left) > before
+
     def _leave(self, snapshot: Snapshot, why: InUse | Refused) -> None:
         self.left[snapshot.name] = str(why)
         self.events.warning(str(why))

@@ -83,12 +83,22 @@ def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
     snapshots = catalog.snapshots()
     require_not_held(snapshots)
     thinned = Thinned(wanted=wanted_free(repo, policy))
-    fates = {fate.snapshot.id: fate for fate in fates_of(snapshots, policy, now)}
-    freed = removal.remove([fate.snapshot for fate in fates.values() if not fate.keep])
+    fates = _fates_now(removal, policy, now)
+    freed = removal.remove([fate.snapshot for fate in fates if not fate.keep])
     if policy.min_free is not None:
         freed |= free_until(removal, lambda: _is_enough(repo, catalog, thinned))
-    thinned.fates = removal.told([_told(fate, freed) for fate in fates.values()])
+    thinned.fates = removal.told([_told(fate, freed) for fate in fates])
     return thinned
+
+
+def _fates_now(
+    removal: Removal, policy: Policy, now: datetime, coming: Snapshot | None = None
+) -> list[retention.Fate]:
+    """The fates by age, where what is being read stays: so does what stands in for that."""
+    while True:
+        fates = fates_of(with_coming(removal.remaining(), coming), policy, now)
+        if not removal.leave_read([fate.snapshot for fate in fates if not fate.keep]):
+            return fates
 
 
 def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
@@ -194,14 +204,14 @@ class NightlyThinning:
             )
             return
         coming = self._coming(snapshots[-1], incomplete=True)  # for all that is known yet
-        fates = fates_of(with_coming(snapshots, coming), policy, self._now)
         mirror = snapshots[-1].id
-        going = [f.snapshot for f in fates if not f.keep and f.snapshot.id != mirror]
         with (
             catalog.released(),
             Removal(self._repo, catalog, self._now, self._events) as removal,
             contextlib.suppress(NoSpace),  # then it does not fit, which is told
         ):
+            fates = _fates_now(removal, policy, self._now, coming)
+            going = [f.snapshot for f in fates if not f.keep and f.snapshot.id != mirror]
             freed = removal.remove(going)
             removal.settle()
             self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -86,6 +87,26 @@ def test_pins_and_the_last_complete_one_stay(nights: Nights) -> None:
     thinned = nights.prune(none=True)
     assert [f.name for f in thinned.fates if f.keep] == [names[0], names[2], names[4]]
     assert names_of(nights) == [names[0], names[2], names[4]]
+
+
+@pytest.mark.parametrize("policy", [{"none": True}, {"min_free": Room(bytes=900_000)}])
+def test_one_that_is_being_read_keeps_the_last_complete_one_before_it(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any]
+) -> None:
+    """An incomplete snapshot is left for the next time: what stands in for it has to be, too."""
+    names = fill(nights, 5)
+    mark(nights, names[2], incomplete=True)
+    Gauge(nights, monkeypatch)
+    fd = os.open(nights.repository / names[2], os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    thinned = nights.prune(**policy)
+    assert names_of(nights) == names[1:3] + names[4:]
+    assert [f.keep for f in thinned.fates] == [False, True, True, False, True]
+    assert "being read" in thinned.fates[2].reasons[0]
+    assert thinned.fates[1].reasons[-1] == "last complete before an incomplete one"
+    os.close(fd)
+    nights.prune(**policy)
+    assert names_of(nights) == names[-1:]
 
 
 def test_a_mass_change_holds_all_pruning(nights: Nights) -> None:
