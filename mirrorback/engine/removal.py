@@ -20,7 +20,7 @@ from mirrorback.engine import removable
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.space import Space
-from mirrorback.errors import MirrorbackError, NoSpace, Refused
+from mirrorback.errors import Damaged, MirrorbackError, NoSpace, Refused
 from mirrorback.model import Snapshot
 from mirrorback.store import past, probe, publish, supersede
 from mirrorback.store.catalog import DELETING, Catalog, Unopened, translated
@@ -36,6 +36,10 @@ from mirrorback.store.repository import (
 )
 
 T = TypeVar("T")
+
+
+class Irremovable(Damaged):
+    """What other snapshots need of one cannot be read: it stays."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Removal:
         self.catalog = catalog
         self.events = events
         self.left: dict[str, str] = {}  # what stays, by its name, though it was to go: why
+        self.damage: Irremovable | None = None  # the first for which one had to stay
         self._patience = patience
         self._history = History(repo, catalog, now, b"/")
         self._spare = self._sparable()
@@ -150,10 +155,10 @@ class Removal:
     def remove(self, snapshots: Sequence[Snapshot]) -> dict[int, int]:
         """Remove snapshots; the bytes that each has freed, by its id.  They are free when it
         returns.  Killed at any point, the next command that takes the lock goes on with it.
-        One that is being read, or is not the snapshot's folder any more, is `left`.
+        One that is being read, or is not the snapshot's folder any more, is `left`, and so is
+        one on which others depend, where that cannot be read: then there is `damage`.
 
-        Raises NoSpace where some cannot go for want of room, all others being gone, and
-        Damaged where a snapshot has to stay since what depends on it cannot be read.
+        Raises NoSpace where some cannot go for want of room, all others being gone.
         """
         freed: dict[int, int] = {}
         waiting = sorted(snapshots, key=lambda one: one.id)
@@ -166,6 +171,10 @@ class Removal:
                     failure = self._tried(snapshot)
                 except (InUse, Refused) as error:
                     self._leave(snapshot, error)
+                    continue
+                except Irremovable as error:
+                    self.left[snapshot.name] = str(error)
+                    self.damage = self.damage or error
                     continue
                 if failure is None:
                     freed[snapshot.id] = frees[snapshot.id]
@@ -270,7 +279,14 @@ class Removal:
         from mirrorback.engine.rebase import rebase
 
         self._history.refreshed()
-        return rebase(self._history, snapshot.id)
+        try:
+            return rebase(self._history, snapshot.id)
+        except Damaged as error:
+            supersede.clear_redo(self.repo, self.catalog)
+            raise Irremovable(
+                f"{snapshot.name} stays, since older versions of large files depend on it, and one"
+                f" is damaged ({error}): `mirrorback verify` names it"
+            ) from error
 
     def insist(self, act: Callable[[], T]) -> T:
         """Do something that may need room; again, where there is none, without what can be

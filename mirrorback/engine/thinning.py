@@ -30,6 +30,7 @@ class Thinned:
     fates: list[Fate] = field(default_factory=list)
     free: int = 0
     wanted: int = 0
+    damage: Damaged | None = None  # for which some had to stay
 
     @property
     def removed(self) -> list[Fate]:
@@ -78,7 +79,7 @@ def fates_of(snapshots: Sequence[Snapshot], policy: Policy, now: datetime) -> li
 
 
 def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
-    """Apply a policy.  Raises Refused, UsageError, NoSpace, Damaged, OSError."""
+    """Apply a policy.  Raises Refused, UsageError, NoSpace, OSError, and the catalog's errors."""
     catalog, repo = removal.catalog, removal.repo
     snapshots = catalog.snapshots()
     require_not_held(snapshots)
@@ -88,6 +89,7 @@ def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
     if policy.min_free is not None:
         freed |= free_until(removal, lambda: _is_enough(repo, catalog, thinned))
     thinned.fates = removal.told([_told(fate, freed) for fate in fates])
+    thinned.damage = removal.damage
     return thinned
 
 
@@ -103,7 +105,7 @@ def _fates_now(
 
 def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
     """Remove the oldest, one at a time, until there is enough, or nothing more may go; the
-    bytes that each has freed, by its id.  Raises NoSpace, Damaged, OSError."""
+    bytes that each has freed, by its id.  Raises NoSpace, OSError, and the catalog's errors."""
     freed: dict[int, int] = {}
     while True:
         removal.settle()
@@ -192,7 +194,7 @@ class NightlyThinning:
         """Where a backup does not fit, let go those that would go after it, then, if there is a
         least free space, the oldest, until it fits or nothing more may go; but none where the
         bytes `missing` are more than all of them would free.  The mirror stays.
-        `held`: it is a mass change.  Raises OSError, Damaged."""
+        `held`: it is a mass change.  Raises OSError, and the catalog's errors."""
         policy = self._policy
         if policy is None or fits():
             return
@@ -242,8 +244,9 @@ class NightlyThinning:
                 self._events.warning(str(error))
                 return
         self.removed += thinned.removed
-        if thinned.shortfall is not None:
-            self._events.warning(thinned.shortfall)
+        for trouble in (thinned.damage, thinned.shortfall):
+            if trouble is not None:
+                self._events.warning(str(trouble))
 
     def would(self, catalog: Catalog, *, new: bool, incomplete: bool, needed: int) -> None:
         """What it would do after a backup that would make a `new` snapshot, perhaps an

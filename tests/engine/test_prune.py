@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from program import complaint, run
-from runs import Nights
+from runs import IMAGE, LargeNights, Nights, change_pages
 from trees import describe, require_same
 
 from mirrorback.engine import room, thinning
@@ -309,6 +310,47 @@ def test_trouble_while_thinning_does_not_undo_a_backup(
     assert summary.files_changed == 1 and summary.snapshots_removed == []
     assert ("a version is damaged", None) in nights.heard.warnings
     assert len(names_of(nights)) == len(names) + 1
+
+
+def damaged_in_the_middle(large: LargeNights) -> list[str]:
+    """Six nights of one large file; the delta of the second is damaged, on which that of the
+    first, which is pinned, depends."""
+    image = large.source / "image"
+    names = []
+    for night in range(6):
+        if night:
+            change_pages(image, night)
+        else:
+            image.write_bytes(random.Random(1).randbytes(IMAGE))
+        time.sleep(0.02)
+        names.append(large.backup().summary.snapshot or "")
+    mark(large, names[0], pinned="by hand")
+    with (large.repository / names[1] / "image.rdiff.zst").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 100)
+    return names
+
+
+def test_what_cannot_go_for_damage_keeps_no_other(large: LargeNights) -> None:
+    names = damaged_in_the_middle(large)
+    said = run("prune", large.repository, "--keep-last", "1", "--json", code=4)
+    assert "verify" in said.err
+    assert [fate["name"] for fate in said.json if fate["keep"]] == [*names[:2], names[5]]
+    assert names_of(large) == [*names[:2], names[5]]
+    summary = large.backup(policy=Policy(last=1), always=True).summary
+    assert summary.snapshots_removed == names[5:]
+    assert len(large.heard.warnings) == 1
+
+
+def test_room_is_made_in_spite_of_damage(
+    large: LargeNights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = damaged_in_the_middle(large)
+    short(large, monkeypatch, 3)
+    (large.source / "f").write_text("other")
+    summary = large.backup(policy=Policy(last=5, min_free=Room(bytes=1))).summary
+    assert summary.snapshots_removed == names[2:4]
+    assert (large.current / "f").read_text() == "other"
 
 
 def test_too_little_free_after_a_backup_is_a_warning(

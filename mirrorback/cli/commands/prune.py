@@ -40,6 +40,8 @@ def prune(session: Session, repo: Repo, dry_run: DryRun = False, *, keep: Keep) 
         )
     elif not session.quiet:
         _show(session, thinned, dry_run)
+    if thinned.damage is not None:
+        raise thinned.damage
     if thinned.shortfall is not None:
         raise NoSpace(thinned.shortfall)
     return 0
