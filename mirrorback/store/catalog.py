@@ -290,7 +290,7 @@ class Catalog:
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots that exist, oldest first; the last is the mirror."""
-        stamp = self._stamp()
+        stamp = self.stamp()
         if stamp is None or stamp != self._snapshots_at:
             self._snapshots = self._read_snapshots()
             self._snapshots_at = stamp
@@ -327,7 +327,7 @@ class Catalog:
     def folders(self) -> list[tuple[int, str, int, int]]:
         """Id, folder name, state and root inode number of the snapshots that exist, oldest
         first."""
-        stamp = self._stamp()
+        stamp = self.stamp()
         if stamp is None or stamp != self._folders_at:
             rows = self.db.execute(
                 "SELECT id, name, state, root FROM snapshot WHERE state != ? ORDER BY id",
@@ -337,7 +337,7 @@ class Catalog:
             self._folders_at = stamp
         return self._folders
 
-    def _stamp(self) -> tuple[int, int] | None:
+    def stamp(self) -> tuple[int, int] | None:
         """What changes with every commit, of this process or another; None where nothing is
         committed yet."""
         if self.db.in_transaction:
