@@ -198,8 +198,8 @@ def folders(catalog: Catalog) -> Iterator[Named]:
             ).fetchone()
             high = above and above[0]
             rows = catalog.db.execute(
-                "SELECT e.dir, e.name, e.first, e.last FROM directory d NOT INDEXED CROSS JOIN entry e"
-                " ON e.dir = d.parent AND e.name = d.name AND e.kind = ?1"
+                "SELECT e.dir, e.name, e.first, e.last FROM directory d NOT INDEXED"
+                " CROSS JOIN entry e ON e.dir = d.parent AND e.name = d.name AND e.kind = ?1"
                 " WHERE d.id >= ?2 AND (?3 IS NULL OR d.id < ?3) ORDER BY d.parent, e.first",
                 (_FOLDER, low, high),
             ).fetchall()
