@@ -9,6 +9,7 @@ from datetime import datetime
 
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
+from mirrorback.engine.pins import unpinning
 from mirrorback.engine.removal import Fate, Removal, freed_by
 from mirrorback.errors import Damaged, NoSpace, Refused, UsageError
 from mirrorback.model import Snapshot
@@ -48,13 +49,13 @@ class Thinned:
         )
 
 
-def require_not_held(snapshots: Sequence[Snapshot]) -> None:
+def require_not_held(repo: Repository, snapshots: Sequence[Snapshot]) -> None:
     """Raises Refused where a mass change, which nobody has acknowledged, holds all thinning."""
     held = retention.held_by(snapshots)
     if held is not None:
         raise Refused(
             f"no snapshot is removed by policy while {held.name} is pinned ({held.pinned}): see"
-            f" what happened, then `mirrorback unpin` {held.name}"
+            f" what happened, then `{unpinning(repo.path, held.name)}`"
         )
 
 
@@ -82,7 +83,7 @@ def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
     """Apply a policy.  Raises Refused, UsageError, NoSpace, OSError, and the catalog's errors."""
     catalog, repo = removal.catalog, removal.repo
     snapshots = catalog.snapshots()
-    require_not_held(snapshots)
+    require_not_held(repo, snapshots)
     thinned = Thinned(wanted=wanted_free(repo, policy))
     fates = _fates_now(removal, policy, now)
     freed = removal.remove([fate.snapshot for fate in fates if not fate.keep])
@@ -139,7 +140,7 @@ def would_thin(
     """What applying a policy would come to; what is free then is a prediction.  `coming` is a
     snapshot that will be the newest, which takes `needed` bytes.  Raises Refused, UsageError."""
     snapshots = with_coming(catalog.snapshots(), coming)
-    require_not_held(snapshots)
+    require_not_held(repo, snapshots)
     thinned = Thinned(wanted=wanted_free(repo, policy))
     fates = fates_of(snapshots, policy, now)
     staying = [fate.snapshot for fate in fates if fate.keep]

@@ -291,6 +291,7 @@ def test_a_mass_change_holds_the_thinning_of_backups(nights: Nights) -> None:
         summary = nights.backup(policy=policy).summary
         assert summary.snapshots_removed == []
         assert any("unpin" in message for message, _path in nights.heard.warnings)
+        assert len(nights.heard.warnings) == 1
     assert names_of(nights)[:3] == names
     mark(nights, names[2])
     assert nights.backup(policy=policy).summary.snapshots_removed == names

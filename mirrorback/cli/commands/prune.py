@@ -70,4 +70,5 @@ def _show(session: Session, thinned: Thinned, dry_run: bool) -> None:
         gone = len(thinned.removed)
         freed = words.size(sum(fate.frees for fate in thinned.removed))
         stay = len(thinned.fates) - gone
-        session.out.line(f"{words.number(gone, 'snapshot')} removed, {freed} freed; {stay:,} stay")
+        left = "stays" if stay == 1 else "stay"
+        session.out.line(f"{words.number(gone, 'snapshot')} removed, {freed} freed; {stay:,} {left}")
