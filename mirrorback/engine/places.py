@@ -37,6 +37,14 @@ class Places:
         self._snapshots.clear()
         self._history.let_go()
 
+    def has(self, snapshot: int) -> bool:
+        """Whether a snapshot's folder is there.  Raises OSError."""
+        try:
+            self._folder(snapshot, b"")
+        except FileNotFoundError:
+            return False
+        return True
+
     def stat(self, snapshot: int, directory: int, name: bytes) -> os.stat_result | None:
         """What a snapshot's folder has at a place; None where there is nothing.  Raises
         OSError."""

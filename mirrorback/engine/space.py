@@ -236,7 +236,9 @@ class Space:
 
     def _folder_bytes(self, known: _Known, snapshots: Sequence[int]) -> list[int]:
         """Each snapshot has folders of its own; those of one version are equally large in all."""
-        asked = sorted({*snapshots} - known.folders.keys())
+        new = {*snapshots} - known.folders.keys()
+        known.folders.update(dict.fromkeys(new, 0))
+        asked = sorted(filter(self._places.has, new))
         if asked:
             change = [0] * (len(asked) + 1)
             for named in usage.folders(self._catalog):

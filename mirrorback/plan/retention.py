@@ -215,7 +215,7 @@ def _by_rules(
 ) -> list[tuple[int, str]]:
     """Ids of snapshots that rules keep, each with the rule's name."""
     if not policy.by_age:
-        return [(snapshot.id, "until space is needed") for snapshot in snapshots]
+        return [(s.id, "until space is needed") for s in snapshots if not _standing(s)]
     newest_first = snapshots[::-1]
     local = {snapshot.id: _local(snapshot.time, zone) for snapshot in snapshots}
 

@@ -15,13 +15,13 @@ from program import complaint, run
 from runs import IMAGE, LargeNights, Nights, change_pages
 from trees import describe, require_same
 
-from mirrorback.engine import room, thinning
+from mirrorback.engine import removable, room, thinning
 from mirrorback.engine.removal import Removal
 from mirrorback.errors import Damaged, NoSpace, Refused, UsageError
 from mirrorback.plan.guards import MASS_CHANGE
 from mirrorback.plan.retention import FOR_SPACE, NOT_KEPT, Policy
 from mirrorback.plan.sizes import Room
-from mirrorback.store import probe
+from mirrorback.store import probe, record
 from mirrorback.store.catalog import Catalog
 
 
@@ -419,6 +419,44 @@ def test_or_not_at_all_and_then_nothing_is_copied(
     assert names_of(nights) == names[-1:]  # the mirror stays
     monkeypatch.undo()
     assert nights.backup(policy=Policy(last=4)).summary.files_changed == 1
+    assert nights.problems() == []
+
+
+@pytest.mark.parametrize("most", [1, 99])  # dated folders with which a backup fits
+@pytest.mark.parametrize("cut", ["deleting", "deleted", "done"])
+def test_killed_while_it_thins(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, cut: str, most: int
+) -> None:
+    """Before the backup or after it: the next night goes on, and nothing that stays has changed."""
+    names = fill(nights, 5)
+    before = {name: describe(nights.repository / name) for name in names[:-1]}
+    (nights.source / "f").write_text("other")
+    time.sleep(0.03)
+    number = 0
+
+    def killed(*_rest: object, **_more: object) -> None:
+        nonlocal number
+        number += 1
+        if number == 2:  # the second snapshot that goes
+            raise KeyboardInterrupt
+        original(*_rest, **_more)
+
+    where: Any = removable if cut == "done" else record
+    what = "tell" if cut == "done" else cut
+    original = getattr(where, what)
+    policy = Policy(last=3)
+    with monkeypatch.context() as patch:
+        short(nights, patch, most)
+        patch.setattr(where, what, killed)
+        with pytest.raises(KeyboardInterrupt):
+            nights.backup(policy=policy)
+    for folder in nights.folders():
+        if folder.name in before:
+            require_same(before[folder.name], describe(folder))
+    assert names[2] in names_of(nights) and names[0] not in names_of(nights)
+    found = nights.backup(policy=policy).summary
+    assert (nights.current / "f").read_text() == "other"
+    assert names_of(nights) == [*names[-2:], found.snapshot]
     assert nights.problems() == []
 
 

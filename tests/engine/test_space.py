@@ -321,10 +321,14 @@ def test_more_links_than_the_drive_allows(nights: Nights, monkeypatch: pytest.Mo
 
 
 def test_a_folder_that_someone_removed(nights: Nights) -> None:
+    (nights.source / "d").mkdir()
     (nights.source / "f").write_bytes(noise(MIB, 1))
     nights.backup()
-    (nights.source / "f").write_bytes(noise(MIB, 2))
+    (nights.source / "f").write_bytes(noise(MIB, 2))  # no folder has changed
     nights.backup()
+    folder = nights.folders()[0]
+    taken = sum(path.stat().st_blocks * 512 for path in (folder, folder / "d"))
+    assert freed(nights, ids(nights)[0]).folders == taken
     subprocess.run(["rm", "-rf", nights.folders()[0]], check=True)
     assert freed(nights, ids(nights)[0]) == Freed(0)
 

@@ -222,6 +222,7 @@ def test_only_space_lets_snapshots_go() -> None:
     found = fates(nightly(3), Policy(min_free=Room(bytes=1)), BERLIN, NEVER)
     assert [fate.keep for fate in found] == [True] * 3
     assert found[0].reasons == ("until space is needed",)
+    assert found[2].reasons == ("the mirror",)
 
 
 def test_no_snapshots() -> None:

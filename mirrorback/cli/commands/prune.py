@@ -71,4 +71,6 @@ def _show(session: Session, thinned: Thinned, dry_run: bool) -> None:
         freed = words.size(sum(fate.frees for fate in thinned.removed))
         stay = len(thinned.fates) - gone
         left = "stays" if stay == 1 else "stay"
-        session.out.line(f"{words.number(gone, 'snapshot')} removed, {freed} freed; {stay:,} {left}")
+        session.out.line(
+            f"{words.number(gone, 'snapshot')} removed, {freed} freed; {stay:,} {left}"
+        )
