@@ -16,7 +16,7 @@ from mirrorback.model import Snapshot
 from mirrorback.plan import retention
 from mirrorback.plan.retention import FOR_SPACE, Policy, read_policy
 from mirrorback.plan.spans import instant
-from mirrorback.store import probe
+from mirrorback.store import probe, usage
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.repository import Repository
 
@@ -59,6 +59,15 @@ def require_not_held(repo: Repository, snapshots: Sequence[Snapshot]) -> None:
         )
 
 
+def require_sound(catalog: Catalog) -> None:
+    """Raises Damaged where it is not sure when snapshots were made, and which are pinned."""
+    if not usage.snapshots_are_sound(catalog):
+        raise Damaged(
+            "no snapshot is removed by policy, for what the catalog says of them is damaged:"
+            " `mirrorback rebuild` makes a new one from the folders"
+        )
+
+
 def wanted_free(repo: Repository, policy: Policy) -> int:
     """Bytes that are to be free by a policy, 0 without such a rule.  Raises UsageError where
     the drive is not even that large."""
@@ -80,8 +89,10 @@ def fates_of(snapshots: Sequence[Snapshot], policy: Policy, now: datetime) -> li
 
 
 def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
-    """Apply a policy.  Raises Refused, UsageError, NoSpace, OSError, and the catalog's errors."""
+    """Apply a policy.  Raises Refused, UsageError, NoSpace, Damaged, OSError, and the catalog's
+    errors."""
     catalog, repo = removal.catalog, removal.repo
+    require_sound(catalog)
     snapshots = catalog.snapshots()
     require_not_held(repo, snapshots)
     thinned = Thinned(wanted=wanted_free(repo, policy))
@@ -138,7 +149,9 @@ def would_thin(
     needed: int = 0,
 ) -> Thinned:
     """What applying a policy would come to; what is free then is a prediction.  `coming` is a
-    snapshot that will be the newest, which takes `needed` bytes.  Raises Refused, UsageError."""
+    snapshot that will be the newest, which takes `needed` bytes.  Raises Refused, UsageError,
+    Damaged."""
+    require_sound(catalog)
     snapshots = with_coming(catalog.snapshots(), coming)
     require_not_held(repo, snapshots)
     thinned = Thinned(wanted=wanted_free(repo, policy))
@@ -198,6 +211,11 @@ class NightlyThinning:
         `held`: it is a mass change.  Raises OSError, and the catalog's errors."""
         policy = self._policy
         if policy is None or fits():
+            return
+        try:
+            require_sound(catalog)
+        except Damaged as error:
+            self._events.warning(str(error))
             return
         snapshots = catalog.snapshots()
         if held or retention.held_by(snapshots) is not None:
@@ -260,7 +278,7 @@ class NightlyThinning:
             thinned = would_thin(
                 self._repo, catalog, self._policy, self._now, coming=coming, needed=needed
             )
-        except Refused as error:
+        except (Refused, Damaged) as error:
             self._events.warning(str(error))
             return
         self.removed += thinned.removed

@@ -54,6 +54,12 @@ def existing(catalog: Catalog) -> list[int]:
     return [snapshot.id for snapshot in catalog.snapshots()]
 
 
+def snapshots_are_sound(catalog: Catalog) -> bool:
+    """Whether all that is said of snapshots is what was written, by the checks of these rows."""
+    wrong = f"digest_of_row IS NOT {schema.check(schema.SNAPSHOT)}"
+    return catalog.db.execute(f"SELECT 1 FROM snapshot WHERE {wrong} LIMIT 1").fetchone() is None
+
+
 def going(catalog: Catalog, snapshots: Collection[int]) -> Objects:
     """The objects that are no folders and that some of these snapshots show, and no others."""
     rows = catalog.db.execute(

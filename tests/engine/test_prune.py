@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import random
+import sqlite3
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -330,6 +332,25 @@ def damaged_in_the_middle(large: LargeNights) -> list[str]:
         file.seek(100)
         file.write(b"\xff" * 100)
     return names
+
+
+@pytest.mark.parametrize("damage", ["time = time + 864000000000000", "pinned = 'mass'"])
+def test_nothing_goes_by_what_is_damaged(nights: Nights, damage: str) -> None:
+    """A flipped bit in a snapshot's time, or in its pin, must not be what it goes for.  The
+    catalog's seal is gone, as when a run was killed."""
+    names = fill(nights, 4)
+    mark(nights, names[1], pinned="mine")
+    inner = nights.repository / ".mirrorback"
+    with contextlib.closing(sqlite3.connect(inner / "catalog.db", isolation_level=None)) as db:
+        db.execute(f"UPDATE snapshot SET {damage} WHERE name = ?", (names[1],))
+    (inner / "catalog.blake3").unlink()
+    for dry_run in (True, False):
+        with pytest.raises(Damaged, match="rebuild"):
+            nights.prune(last=1, dry_run=dry_run)
+    summary = nights.backup(policy=Policy(last=1), always=True).summary
+    assert summary.snapshots_removed == []
+    assert any("rebuild" in message for message, _path in nights.heard.warnings)
+    assert names_of(nights)[:4] == names
 
 
 def test_what_cannot_go_for_damage_keeps_no_other(large: LargeNights) -> None:
