@@ -45,7 +45,7 @@ def delete(
             freed = removal.remove(chosen)
             if removal.damage is not None:
                 raise removal.damage
-            fates = [Fate(one.name, False, NAMED, freed.get(one.id, 0)) for one in chosen]
+            fates = [Fate.of_going(one.name, NAMED, freed.get(one.id)) for one in chosen]
             return removal.told(fates)
 
 
@@ -58,9 +58,9 @@ def _would(
         try:
             removable.require_unread(repo, snapshot)
         except InUse as error:
-            fates.append(Fate(snapshot.name, True, (str(error),), 0))
+            fates.append(Fate(snapshot.name, True, (str(error),)))
         else:
-            fates.append(Fate(snapshot.name, False, NAMED, frees))
+            fates.append(Fate.of_going(snapshot.name, NAMED, frees))
     return fates
 
 

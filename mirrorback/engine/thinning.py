@@ -11,6 +11,7 @@ from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
 from mirrorback.engine.pins import unpinning
 from mirrorback.engine.removal import Fate, Removal, freed_by
+from mirrorback.engine.space import Freed
 from mirrorback.errors import Damaged, NoSpace, Refused, UsageError
 from mirrorback.model import Snapshot
 from mirrorback.plan import retention
@@ -115,10 +116,10 @@ def _fates_now(
             return fates
 
 
-def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
+def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, Freed]:
     """Remove the oldest, one at a time, until there is enough, or nothing more may go; the
-    bytes that each has freed, by its id.  Raises NoSpace, OSError, and the catalog's errors."""
-    freed: dict[int, int] = {}
+    what each has freed, by its id.  Raises NoSpace, OSError, and the catalog's errors."""
+    freed: dict[int, Freed] = {}
     while True:
         removal.settle()
         if enough():
@@ -161,12 +162,13 @@ def would_thin(
     for_space = retention.may_go(staying) if thinned.wanted else []
     sizes = freed_by(History(repo, catalog, now, b"/"), going + for_space)
     frees = {one.id: size for one, size in zip(going, sizes, strict=False)}
-    thinned.free = probe.free_space(repo.fd)[0] - needed + sum(frees.values())
+    thinned.free = probe.free_space(repo.fd)[0] - needed
+    thinned.free += sum(one.bytes for one in frees.values())
     for oldest, size in zip(for_space, sizes[len(going) :], strict=True):
         if thinned.free >= thinned.wanted:
             break
         frees[oldest.id] = size
-        thinned.free += size
+        thinned.free += size.bytes
     thinned.fates = [_told(fate, frees) for fate in fates if fate.snapshot != coming]
     return thinned
 
@@ -178,11 +180,12 @@ def with_coming(snapshots: Sequence[Snapshot], coming: Snapshot | None) -> list[
     return [*(replace(snapshot, current=False) for snapshot in snapshots), coming]
 
 
-def _told(fate: retention.Fate, freed: Mapping[int, int]) -> Fate:
+def _told(fate: retention.Fate, freed: Mapping[int, Freed]) -> Fate:
     snapshot = fate.snapshot
-    keep = snapshot.id not in freed
-    reasons = (FOR_SPACE,) if fate.keep and not keep else fate.reasons
-    return Fate(snapshot.name, keep, reasons, freed.get(snapshot.id, 0))
+    if snapshot.id not in freed:
+        return Fate(snapshot.name, True, fate.reasons)
+    reasons = (FOR_SPACE,) if fate.keep else fate.reasons
+    return Fate.of_going(snapshot.name, reasons, freed[snapshot.id])
 
 
 class NightlyThinning:
@@ -243,7 +246,8 @@ class NightlyThinning:
     def _is_in_vain(self, removal: Removal, missing: int) -> bool:
         if not missing:
             return False
-        would = sum(removal.predicted(retention.may_go(removal.remaining())).values())
+        going = removal.predicted(retention.may_go(removal.remaining())).values()
+        would = sum(one.bytes for one in going)
         if would < missing:
             self._events.warning(
                 f"no snapshot is removed to make room: all that may go would free {would:,} bytes,"

@@ -195,3 +195,35 @@ def test_history_is_not_given_up_for_a_backup_that_would_not_fit_even_then(
         assert done.summary["snapshots_removed"] == names[: len(done.summary["snapshots_removed"])]
         assert done.summary["snapshots_removed"]
         assert nights.problems() == []
+
+
+def test_what_a_removal_costs_is_foretold(source: Path, tmp_path: Path) -> None:
+    """The second version is shorter, and goes; the first, which is pinned and so far a small
+    delta over it, becomes whole."""
+    require_root()
+    with mounted("ext4", tmp_path / "drive", size=128 << 20, make=("-m", "0")) as top:
+        nights = LargeNights(source, top / "repo")
+        image = source / "image"
+        image.write_bytes(b"".join(b"%015d\n" % number for number in range(8 * MIB // 16)))
+        names = [nights.backup().summary.snapshot or ""]
+        os.truncate(image, 5 * MIB)
+        for seed in (1, 2, 3):
+            os.utime(image, ns=(seed, seed))
+            names.append(nights.backup().summary.snapshot or "")
+            image.write_bytes(noise(2 * MIB, 10 + seed))
+        run("pin", nights.repository, names[0])
+        st = os.statvfs(top)
+        wanted = st.f_bavail * st.f_frsize + MIB
+        rules = ("prune", nights.repository, "--min-free", f"{wanted}")
+        said = run(*rules, "-n", "--json", code=12)
+        assert [fate["keep"] for fate in said.json] == [True, False, False, True]
+        assert said.json[1]["frees"] == 0 and said.json[2]["frees"] >= 2 * MIB
+        [line] = [line for line in run(*rules, "-n", code=12).out.splitlines() if names[1] in line]
+        assert "~0 B" in line
+        assert "frees ~0 B" in run("delete", "-n", nights.repository, names[1]).out
+        done = run(*rules, "--json", code=12)
+        assert done.json == said.json
+        foretold, real = (int(d.err.split()[1].replace(",", "")) for d in (said, done))
+        assert abs(foretold - real) < MIB
+        assert real < wanted
+        assert nights.problems() == []

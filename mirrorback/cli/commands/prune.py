@@ -59,7 +59,7 @@ def _show(session: Session, thinned: Thinned, dry_run: bool) -> None:
                 (
                     fate.name,
                     "keep" if fate.keep else removed,
-                    "" if fate.keep else words.size(fate.frees),
+                    "" if fate.keep else words.size(fate.frees, fate.estimated),
                     ", ".join(map(plain, fate.reasons)),
                 )
                 for fate in shown
@@ -68,7 +68,8 @@ def _show(session: Session, thinned: Thinned, dry_run: bool) -> None:
         )
     if not dry_run:
         gone = len(thinned.removed)
-        freed = words.size(sum(fate.frees for fate in thinned.removed))
+        unsure = any(fate.estimated for fate in thinned.removed)
+        freed = words.size(sum(fate.frees for fate in thinned.removed), unsure)
         stay = len(thinned.fates) - gone
         left = "stays" if stay == 1 else "stay"
         session.out.line(
