@@ -19,7 +19,7 @@ SETTLE_S = 3  # after a change: a night lies between a change and a backup in re
 SNAPSHOTS = 1000
 LARGE_FILES = 3  # beside the small ones, where all is read back
 LARGE_SIZE = 128 << 20  # bytes
-REBUILT = 20  # snapshots of the repository that gets a new catalog
+SEVERAL = 20  # snapshots of the repository that gets a new catalog, and is asked for its space
 LIST = 'exec find "$1" -ls > /dev/null'
 PAST = Path(__file__).with_name("past.py")
 
@@ -109,11 +109,7 @@ class Bench:
 
     def rebuild(self) -> None:
         """A new catalog from the folders of some snapshots, against listing these."""
-        place = self._mirrorback.place
-        while len(self._mirrorback.snapshots(place)) + 1 < REBUILT:
-            self._night += 1
-            self._change()
-            run(self._mirrorback.backup(self._night))
+        place = self._several()
         command = self._mirrorback.command("rebuild", str(place), "--force", "-q")
         for number in range(self._rounds):
             self._run("rebuild", "mirrorback", command, number)
@@ -121,6 +117,16 @@ class Bench:
                 old.unlink()
             words = ["sh", "-c", LIST, "sh", str(place)]
             self._run("rebuild", "find -ls", Command(words), number, writes=False)
+
+    def stats(self) -> None:
+        """What each of some snapshots would free, and all the rest of it, against `du`, which
+        counts what they take."""
+        place = self._several()
+        command = self._mirrorback.command("stats", str(place), "--json")
+        for number in range(self._rounds):
+            self._run("stats", "mirrorback", command, number, writes=False)
+            if self._peers:
+                self._run("stats", "du", Command(["du", "-s", str(place)]), number, writes=False)
 
     def delete(self) -> None:
         """The oldest snapshot, against an equal tree of hard links."""
@@ -153,6 +159,15 @@ class Bench:
         for number in range(self._rounds):
             for label, one in commands.items():
                 self._run("history", label, one, number, writes=False)
+
+    def _several(self) -> Path:
+        """The repository, when it has some snapshots."""
+        place = self._mirrorback.place
+        while len(self._mirrorback.snapshots(place)) + 1 < SEVERAL:
+            self._night += 1
+            self._change()
+            run(self._mirrorback.backup(self._night))
+        return place
 
     def _tools(self, night: str) -> Iterator[Tool]:
         """Those that take part: mirrorback, then each peer that has not failed."""

@@ -21,6 +21,7 @@ LIMITS = {
     ("restore", "cp -a"): 1.3,
     ("verify", "cat"): 1.3,
     ("rebuild", "find -ls"): 4.0,
+    ("stats", "du"): 1.0,
     ("delete", "rm -rf"): 1.2,
     ("image", "rsync"): 0.8,
     ("image", "rdiff-backup"): 0.25,

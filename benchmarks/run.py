@@ -27,7 +27,7 @@ from report import Report
 from source import Source
 
 BACKUPS = ("first", "unchanged", "one-percent")  # in the order in which they are run
-BIG = (*BACKUPS, "restore", "verify", "rebuild", "delete")
+BIG = (*BACKUPS, "restore", "verify", "rebuild", "stats", "delete")
 SMALL = (
     "unchanged",
     "one-percent",
@@ -35,6 +35,7 @@ SMALL = (
     "restore",
     "verify",
     "rebuild",
+    "stats",
     "delete",
     "history",
     "memory",
@@ -157,6 +158,7 @@ def _steps(bench: Bench, nights: set[str]) -> dict[str, Callable[[], None]]:
         "restore": bench.restore,
         "verify": bench.verify,
         "rebuild": bench.rebuild,
+        "stats": bench.stats,
         "delete": bench.delete,
         "history": bench.history,
     }

@@ -9,16 +9,17 @@ DAY = 86_400
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
-def size(count: int) -> str:
-    """Bytes for a person: `1.2 MiB`."""
+def size(count: int, estimated: bool = False) -> str:
+    """Bytes for a person: `1.2 MiB`, `~1.2 MiB`."""
+    about = "~" if estimated else ""
     if abs(count) < 1024:
-        return f"{count} B"
+        return f"{about}{count} B"
     value = float(count)
     for unit in _UNITS:
         value /= 1024
         if abs(value) < 999.95 or unit == _UNITS[-1]:
             break
-    return f"{value:.1f} {unit}"
+    return f"{about}{value:.1f} {unit}"
 
 
 def number(count: int, one: str, many: str | None = None) -> str:

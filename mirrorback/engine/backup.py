@@ -153,6 +153,7 @@ class _Run:
         self._now = now
         self._events = events
         self._summary = Summary()
+        self._mass_change = False  # this run has pinned a snapshot for one
         self._thinning = NightlyThinning(repo, options.policy, now, events)
         least = options.delta_min_size
         self._large_files = LargeFiles(
@@ -201,7 +202,8 @@ class _Run:
                             self._backup(source, catalog, spool)
                     finally:
                         spool.close()
-                self._thinning.after(catalog)
+                if not self._mass_change:  # of which has been told that it holds all thinning
+                    self._thinning.after(catalog)
         finally:
             lock.release()
         self._note_removed()
@@ -268,6 +270,7 @@ class _Run:
             self._thinning.make_room(
                 catalog,
                 lambda: room.fits(self._repo, counts, cost),
+                lambda: room.missing(self._repo, counts, cost),
                 held=_is_mass_change(mirror, cost),
             )
         room.require(self._repo, counts, cost)
@@ -345,6 +348,7 @@ class _Run:
             taken = {entry.name for entry in entries} | {s.name for s in catalog.snapshots()}
         pin = None
         if mirror is not None and _is_mass_change(mirror, cost):
+            self._mass_change = True
             pin = guards.pin_by_mass_change(
                 mirror.pinned,
                 f"on {self._now:%Y-%m-%d}: {cost.removed:,} of {mirror.files:,} files removed,"

@@ -31,7 +31,7 @@ def delete(
     Killed at any point, the next command that takes the lock goes on with it.  One that is
     still being read after some seconds stays, and its fate says so.  Raises Refused for the
     mirror, for what is pinned, and for what is not the snapshot's folder, NotInHistory, Locked:
-    then nothing was removed.
+    then nothing was removed; Damaged where one has to stay for that, when all others are gone.
     """
     if not snapshots:
         raise UsageError("name the snapshots to delete; `mirrorback snapshots` lists them")
@@ -43,7 +43,9 @@ def delete(
             removal.recover()
             chosen = _chosen(repo, removal.catalog, snapshots)
             freed = removal.remove(chosen)
-            fates = [Fate(one.name, False, NAMED, freed.get(one.id, 0)) for one in chosen]
+            if removal.damage is not None:
+                raise removal.damage
+            fates = [Fate.of_going(one.name, NAMED, freed.get(one.id)) for one in chosen]
             return removal.told(fates)
 
 
@@ -56,9 +58,9 @@ def _would(
         try:
             removable.require_unread(repo, snapshot)
         except InUse as error:
-            fates.append(Fate(snapshot.name, True, (str(error),), 0))
+            fates.append(Fate(snapshot.name, True, (str(error),)))
         else:
-            fates.append(Fate(snapshot.name, False, NAMED, frees))
+            fates.append(Fate.of_going(snapshot.name, NAMED, frees))
     return fates
 
 

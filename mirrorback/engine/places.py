@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -35,6 +36,14 @@ class Places:
         self._missing.clear()
         self._snapshots.clear()
         self._history.let_go()
+
+    def has(self, snapshot: int) -> bool:
+        """Whether a snapshot's folder is there.  Raises OSError."""
+        try:
+            self._folder(snapshot, b"")
+        except FileNotFoundError:
+            return False
+        return True
 
     def stat(self, snapshot: int, directory: int, name: bytes) -> os.stat_result | None:
         """What a snapshot's folder has at a place; None where there is nothing.  Raises
@@ -98,7 +107,11 @@ def file_name(found: Stored, named: Named) -> bytes:
 
 def shown_in(named: Named, snapshots: Sequence[int]) -> Sequence[int]:
     """Those of some snapshots, in rising order, in which a name stands."""
-    from bisect import bisect_left, bisect_right
+    begin, end = span_in(named, snapshots)
+    return snapshots[begin:end]
 
+
+def span_in(named: Named, snapshots: Sequence[int]) -> tuple[int, int]:
+    """Where those begin and end among them."""
     end = len(snapshots) if named.last is None else bisect_right(snapshots, named.last)
-    return snapshots[bisect_left(snapshots, named.first) : end]
+    return bisect_left(snapshots, named.first), end

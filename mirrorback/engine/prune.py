@@ -19,8 +19,8 @@ def prune(
     `now` is aware, in local time, whose calendar counts.  Killed at any point, the next command
     that takes the lock goes on with what was begun.  Raises UsageError where there is no rule
     at all, Refused while a mass change holds all thinning, Locked, NoSpace where a snapshot
-    cannot go for want of room, Damaged.  That less is free than was asked for is told by
-    `Thinned.shortfall`.
+    cannot go for want of room, and the catalog's errors.  That less is free than was asked for is
+    told by `Thinned.shortfall`, and that damage keeps a snapshot by `Thinned.damage`.
     """
     if policy is None:
         raise UsageError(

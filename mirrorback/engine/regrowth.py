@@ -16,6 +16,7 @@ from mirrorback.model import LITERAL, Segments
 from mirrorback.store import usage
 
 BLOCK = 4096
+_UNREADABLE = (Damaged, DriveError, OSError, ValueError)  # `rebase` will say what is wrong
 
 
 class Regrowth:
@@ -59,20 +60,30 @@ class Regrowth:
         return self._known[way]
 
     def _whole(self, number: int, chain: Sequence[int], base: int) -> int:
-        """Bytes that a version takes as a file of its own: at most those of the one that it is
-        made from, and what is not in that."""
-        more = sum(self._deltas[one][1] for one in chain)
-        return min(self._sizes.get(number, 0), self._blocks.get(base, 0) + more)
+        """Bytes that a version takes as a file of its own: what its deltas have, no longer
+        compressed, and of the file that they are over what is in it, holes left out."""
+        size = self._sizes.get(number, 0)
+        try:
+            used, _literals = self._used(chain)
+        except _UNREADABLE:
+            return size
+        return min(size, sum(used[:-1]) + min(used[-1], self._blocks.get(base, 0)))
 
     def _composed(self, number: int, chain: Sequence[int]) -> int:
         """Bytes of the delta that all of a chain make."""
         bound = min(sum(self._deltas[one][1] for one in chain), self._sizes.get(number, 0))
         try:
-            return min(bound, self._read(chain))
-        except (Damaged, DriveError, OSError, ValueError):
-            return bound  # `rebase` will say what is wrong with them
+            used, literals = self._used(chain)
+        except _UNREADABLE:
+            return bound
+        parts = zip(chain, used, literals, strict=False)
+        return min(
+            bound, int(sum(self._deltas[n][1] * left / had for n, left, had in parts if had))
+        )
 
-    def _read(self, chain: Sequence[int]) -> int:
+    def _used(self, chain: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Of each delta of a chain, and then of what the last is over, the bytes that are in the
+        version that they make; and the literal bytes that each delta has."""
         import numpy as np
 
         from mirrorback.engine.open_large import open_object
@@ -93,13 +104,7 @@ class Regrowth:
 
         composed = delta_map.compose(maps())
         used = np.bincount(composed.source, weights=composed.length, minlength=len(chain) + 1)
-        return int(
-            sum(
-                self._deltas[number][1] * float(left) / held
-                for number, left, held in zip(chain, used, literals, strict=False)
-                if held
-            )
-        )
+        return [int(count) for count in used], literals
 
 
 def _rounded(size: int) -> int:

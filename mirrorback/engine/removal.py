@@ -19,8 +19,8 @@ from typing import TypeVar
 from mirrorback.engine import removable
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
-from mirrorback.engine.space import Space
-from mirrorback.errors import MirrorbackError, NoSpace, Refused
+from mirrorback.engine.space import Freed, Space
+from mirrorback.errors import Damaged, MirrorbackError, NoSpace, Refused
 from mirrorback.model import Snapshot
 from mirrorback.store import past, probe, publish, supersede
 from mirrorback.store.audit import blamed
@@ -39,14 +39,25 @@ from mirrorback.store.repository import (
 T = TypeVar("T")
 
 
+class Irremovable(Damaged):
+    """What other snapshots need of one cannot be read: it stays."""
+
+
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of a snapshot, why, and how many bytes that frees."""
+    """What becomes of a snapshot, why, and how many bytes that frees, at least none."""
 
     name: str
     keep: bool
     reasons: tuple[str, ...]
-    frees: int
+    frees: int = 0
+    estimated: bool = False  # that number
+
+    @classmethod
+    def of_going(cls, name: str, reasons: tuple[str, ...], freed: Freed | None) -> Fate:
+        """That of one that goes."""
+        freed = freed or Freed(0)
+        return cls(name, False, reasons, max(0, freed.bytes), freed.estimated)
 
 
 @contextlib.contextmanager
@@ -85,12 +96,12 @@ def removing(
         lock.release()
 
 
-def freed_by(history: History, snapshots: Sequence[Snapshot]) -> list[int]:
-    """Bytes that each of some snapshots frees when they go one after the other."""
+def freed_by(history: History, snapshots: Sequence[Snapshot]) -> list[Freed]:
+    """What each of some snapshots frees when they go one after the other: less than nothing
+    where what depends on it becomes larger than it was."""
     if not snapshots:
         return []
-    freed = Space(history).one_by_one([[snapshot.id] for snapshot in snapshots])
-    return [max(0, one.bytes) for one in freed]
+    return Space(history).one_by_one([[snapshot.id] for snapshot in snapshots])
 
 
 class Removal:
@@ -109,6 +120,7 @@ class Removal:
         self.catalog = catalog
         self.events = events
         self.left: dict[str, str] = {}  # what stays, by its name, though it was to go: why
+        self.damage: Irremovable | None = None  # the first for which one had to stay
         self._patience = patience
         self._history = History(repo, catalog, now, b"/")
         self._spare = self._sparable()
@@ -149,17 +161,17 @@ class Removal:
                 raise
             self._recovered = False
 
-    def remove(self, snapshots: Sequence[Snapshot]) -> dict[int, int]:
-        """Remove snapshots; the bytes that each has freed, by its id.  They are free when it
+    def remove(self, snapshots: Sequence[Snapshot]) -> dict[int, Freed]:
+        """Remove snapshots; what each has freed, by its id.  They are free when it
         returns.  Killed at any point, the next command that takes the lock goes on with it.
-        One that is being read, or is not the snapshot's folder any more, is `left`.
+        One that is being read, or is not the snapshot's folder any more, is `left`, and so is
+        one on which others depend, where that cannot be read: then there is `damage`.
 
-        Raises NoSpace where some cannot go for want of room, all others being gone, and
-        Damaged where a snapshot has to stay since what depends on it cannot be read.
+        Raises NoSpace where some cannot go for want of room, all others being gone.
         """
-        freed: dict[int, int] = {}
+        freed: dict[int, Freed] = {}
         waiting = sorted(snapshots, key=lambda one: one.id)
-        frees = self._predicted(waiting)
+        frees = self.predicted(waiting)
         self.events.phase(Phase.DELETE, sum(snapshot.files for snapshot in waiting))
         while waiting:
             later: list[Snapshot] = []
@@ -168,6 +180,10 @@ class Removal:
                     failure = self._tried(snapshot)
                 except (InUse, Refused) as error:
                     self._leave(snapshot, error)
+                    continue
+                except Irremovable as error:
+                    self.left[snapshot.name] = str(error)
+                    self.damage = self.damage or error
                     continue
                 if failure is None:
                     freed[snapshot.id] = frees[snapshot.id]
@@ -183,16 +199,27 @@ class Removal:
             waiting = later
         return freed
 
-    def _predicted(self, snapshots: Sequence[Snapshot]) -> dict[int, int]:
-        """What each will free; 0 where the drive cannot be asked, which must not keep it."""
+    def predicted(self, snapshots: Sequence[Snapshot]) -> dict[int, Freed]:
+        """What each will free, by its id, when they go in this order; nothing where the drive
+        cannot be asked, which must not keep it."""
         try:
             self._history.refreshed()
             sizes = freed_by(self._history, snapshots)
         except MirrorbackError:
-            sizes = [0] * len(snapshots)
+            sizes = [Freed(0, estimated=True)] * len(snapshots)
         finally:
             self._history.let_go()
         return {one.id: size for one, size in zip(snapshots, sizes, strict=True)}
+
+    def leave_read(self, snapshots: Sequence[Snapshot]) -> bool:
+        """Leave those of some snapshots that are being read; whether there are any."""
+        before = len(self.left)
+        for snapshot in snapshots:
+            try:
+                removable.require_unread(self.repo, snapshot, self._patience)
+            except InUse as error:
+                self._leave(snapshot, error)
+        return len(self.left) > before
 
     def _leave(self, snapshot: Snapshot, why: InUse | Refused) -> None:
         self.left[snapshot.name] = str(why)
@@ -208,7 +235,7 @@ class Removal:
     def told(self, fates: Sequence[Fate]) -> list[Fate]:
         """Fates, as they have become where something was left."""
         return [
-            Fate(fate.name, True, (self.left[fate.name],), 0) if fate.name in self.left else fate
+            Fate(fate.name, True, (self.left[fate.name],)) if fate.name in self.left else fate
             for fate in fates
         ]
 
@@ -261,7 +288,14 @@ class Removal:
         from mirrorback.engine.rebase import rebase
 
         self._history.refreshed()
-        return rebase(self._history, snapshot.id)
+        try:
+            return rebase(self._history, snapshot.id)
+        except Damaged as error:
+            supersede.clear_redo(self.repo, self.catalog)
+            raise Irremovable(
+                f"{snapshot.name} stays, since older versions of large files depend on it, and one"
+                f" is damaged ({error}): `mirrorback verify` names it"
+            ) from error
 
     def insist(self, act: Callable[[], T]) -> T:
         """Do something that may need room; again, where there is none, without what can be

@@ -8,26 +8,19 @@ without them.  The catalog says what goes, and only that is looked at on the dri
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 from mirrorback.engine.history import History
-from mirrorback.engine.places import Places, file_name, shown_in
-from mirrorback.model import Kind
-from mirrorback.store import extents, schema, system, usage
+from mirrorback.engine.places import Places, shown_in, span_in
+from mirrorback.engine.scale import SECTOR, Scale
+from mirrorback.store import extents, usage
 from mirrorback.store.catalog import translated
-from mirrorback.store.extents import Layout, Overlay
 from mirrorback.store.repository import drive_errors
-from mirrorback.store.usage import Named, Objects, Stored
-
-SECTOR = 512  # bytes, the unit of st_blocks
-BLOCK = 4096  # bytes; what small files and deltas are rounded up to, where they are not looked at
-LAYOUTS_KEPT = 1 << 24  # bytes of files' layouts that are remembered
+from mirrorback.store.usage import Named
 
 
 class Freed(NamedTuple):
@@ -39,17 +32,6 @@ class Freed(NamedTuple):
     growth: int = 0  # of deltas that have to be written anew: not freed
     estimated: bool = False  # something in it is not known exactly
     content_estimated: bool = False  # something in `content` is not
-
-
-class Weight(NamedTuple):
-    """What an object takes: bytes that are its own, and ranges that others may lie on too."""
-
-    own: int
-    shared: bytes = b""  # as in `extents.Layout`
-    estimated: bool = False
-
-
-NOTHING = Weight(0)
 
 
 @dataclass
@@ -71,6 +53,17 @@ class _Sum:
         return cls(zeros.copy(), zeros.copy(), zeros.copy(), no.copy(), no.copy())
 
 
+@dataclass
+class _Known:
+    """What of the catalog is asked for again and again, as long as nobody writes to it."""
+
+    existing: list[int]  # snapshots, oldest first
+    leaving: list[int]
+    deltas: dict[int, tuple[int, int]]
+    split: list[int]
+    folders: dict[int, int] = field(default_factory=dict)  # of a snapshot: bytes of its folders
+
+
 class Space:
     """The space of an open repository, as it is when asked.  For one thread."""
 
@@ -79,9 +72,8 @@ class Space:
         self._catalog = history.catalog
         self._places = Places(history)
         self._scale = Scale(history, self._places)
-        self._folders: list[usage.Named] = []
-        self._folder_blocks: dict[usage.Named, int] = {}
-        self._folders_of: tuple[int, ...] = ()
+        self._last: _Known | None = None
+        self._last_at: tuple[int, int] | None = None
 
     def frees(self, snapshots: Collection[int]) -> int:
         """Bytes that the drive has more when these snapshots (ids) are deleted together; never
@@ -102,15 +94,18 @@ class Space:
         return self._ask([[snapshot]], folders=False)[0]
 
     def folders(self, snapshots: Sequence[int]) -> list[int]:
-        """Bytes of the folders of each of some snapshots (ids, rising).  Raises likewise."""
-        found = _Sum.empty(len(snapshots))
+        """Bytes of the folders of each of some snapshots (ids).  Raises likewise."""
         try:
             with drive_errors(), translated():
-                order = {snapshot: at for at, snapshot in enumerate(snapshots)}
-                self._count_folders(found, snapshots, order)
+                return self._folder_bytes(self._known(), snapshots)
         finally:
             self._places.close()
-        return found.folders
+
+    def each(self, snapshots: Sequence[int]) -> list[Freed]:
+        """What the deletion of each of some snapshots (ids) frees, when all others stay.  Raises
+        likewise."""
+        self.folders(snapshots)  # all at once
+        return [self.freed([snapshot]) for snapshot in snapshots]
 
     def one_by_one(self, steps: Sequence[Collection[int]]) -> list[Freed]:
         """What each deletion frees when they are done in this order; those of snapshots (ids)
@@ -125,16 +120,17 @@ class Space:
             self._places.close()
 
     def _ask_drive(self, steps: Sequence[Collection[int]], folders: bool) -> list[Freed]:
-        known = usage.existing(self._catalog)
+        known = self._known()
         order: dict[int, int] = {}
         for number, step in enumerate(steps):
             order.update({snapshot: number for snapshot in step if snapshot not in order})
-        going = [snapshot for snapshot in known if snapshot in order]
+        going = [snapshot for snapshot in known.existing if snapshot in order]
         found = _Sum.empty(len(steps))
         if going:
-            self._count_objects(found, going, order)
+            self._count_objects(found, known, going, order)
             if folders:
-                self._count_folders(found, going, order)
+                for snapshot, size in zip(going, self._folder_bytes(known, going), strict=True):
+                    found.folders[order[snapshot]] += size
             self._count_growth(found, len(steps))
         return [
             Freed(content + folder - growth, content, folder, growth, unsure or rewritten, unsure)
@@ -148,11 +144,25 @@ class Space:
             )
         ]
 
+    def _known(self) -> _Known:
+        stamp = self._catalog.stamp()
+        if self._last is None or stamp is None or stamp != self._last_at:
+            catalog = self._catalog
+            self._last = _Known(
+                usage.existing(catalog),
+                usage.leaving(catalog),
+                usage.deltas(catalog),
+                usage.split(catalog),
+            )
+            self._last_at = stamp
+        return self._last
+
     # --- objects -------------------------------------------------------------------
 
-    def _count_objects(self, found: _Sum, going: Sequence[int], order: dict[int, int]) -> None:
-        leaving = usage.leaving(self._catalog)
-        deltas = usage.deltas(self._catalog)
+    def _count_objects(
+        self, found: _Sum, known: _Known, going: Sequence[int], order: dict[int, int]
+    ) -> None:
+        leaving, deltas = known.leaving, known.deltas
         bases = {base for base, _stored in deltas.values()}
         objects = usage.going(self._catalog, order.keys())
         several: list[tuple[int, list[tuple[int, int, bytes]]]] = []
@@ -176,65 +186,71 @@ class Space:
                     found.blocks[one.number] = weight.own + _length(weight.shared)
             if len(shared) > 1:
                 several.append((lineage, shared))
-        self._count_split(found, going, order, leaving, set(objects.numbers))
+        if known.split:
+            self._count_split(found, known, going, order, set(objects.numbers))
         self._count_shared(found, several)
 
     def _count_split(
         self,
         found: _Sum,
+        known: _Known,
         going: Sequence[int],
         order: dict[int, int],
-        leaving: Sequence[int],
         counted: Collection[int],
     ) -> None:
         """Of objects that lie on several inodes some inodes may go, and others stay."""
-        numbers = [n for n in usage.split(self._catalog, schema.SPLIT) if n not in counted]
+        numbers = [number for number in known.split if number not in counted]
         for one in usage.details(self._catalog, usage.numbered(self._catalog, numbers)):
-            for step, size in self._scale.inodes(one, going, leaving, order):
+            for step, size in self._scale.inodes(one, going, known.leaving, order):
                 found.content[step] += size
 
     def _count_shared(
         self, found: _Sum, several: Sequence[tuple[int, list[tuple[int, int, bytes]]]]
     ) -> None:
-        """Add the ranges that only versions lie on which go: where more than one does."""
+        """Add the ranges that only versions lie on which go, more than one of them: with the
+        last of them."""
         if not several:
             return
         known = usage.objects_of_lineages(self._catalog, [lineage for lineage, _ in several])
         for lineage, shared in several:
             ours = {number for _step, number, _ranges in shared}
             staying = self._scale.layouts(_beside(known.get(lineage, []), ours))
-            without: Overlay | None = None
-            before, laid, seen = 0, Overlay(), Counter[bytes]()
-            for step, _number, ranges in sorted(shared):
-                seen[ranges] += 1
-                if ranges in staying or seen[ranges] > 2:
-                    continue  # nothing of it goes; nothing is new
-                if without is None:
-                    without = extents.overlaid(staying)
-                laid.add(ranges)
-                covered = laid.covered(2, without)
-                found.content[step] += covered - before
-                before = covered
+            going = [(step, ranges) for step, _number, ranges in shared if ranges not in staying]
+            counted = Counter(ranges for _step, ranges in going)
+            all_that_go = extents.overlaid(
+                ranges for ranges, times in counted.items() for _ in range(min(times, 2))
+            )
+            without, seen = extents.overlaid(staying), set[bytes]()
+            free = all_that_go.covered(2, without)
+            last_first = sorted(going, key=lambda one: -one[0])
+            for step, group in groupby(last_first, key=lambda one: one[0]):
+                new = {ranges for _step, ranges in group} - seen
+                seen |= new
+                for ranges in new:
+                    without.add(ranges)
+                before = all_that_go.covered(2, without)  # what is free without this step
+                found.content[step] += free - before
+                free = before
 
     # --- folders -------------------------------------------------------------------
 
-    def _count_folders(self, found: _Sum, going: Sequence[int], order: dict[int, int]) -> None:
+    def _folder_bytes(self, known: _Known, snapshots: Sequence[int]) -> list[int]:
         """Each snapshot has folders of its own; those of one version are equally large in all."""
-        known = tuple(usage.existing(self._catalog))
-        if known != self._folders_of:
-            self._folders, self._folders_of = usage.folders(self._catalog), known
-            self._folder_blocks.clear()
-        for named in self._folders:
-            shown = shown_in(named, going)
-            if not shown:
-                continue
-            size = self._folder_blocks.get(named)
-            if size is None:
-                size = self._folder_blocks[named] = self._folder_size(named, shown)
-            for snapshot in shown:
-                found.folders[order[snapshot]] += size
+        new = {*snapshots} - known.folders.keys()
+        known.folders.update(dict.fromkeys(new, 0))
+        asked = sorted(filter(self._places.has, new))
+        if asked:
+            change = [0] * (len(asked) + 1)
+            for named in usage.folders(self._catalog):
+                begin, end = span_in(named, asked)
+                if begin < end:
+                    size = self._folder_size(named, asked[begin:end])
+                    change[begin] += size
+                    change[end] -= size
+            known.folders.update(zip(asked, accumulate(change), strict=False))
+        return [known.folders[snapshot] for snapshot in snapshots]
 
-    def _folder_size(self, named: usage.Named, shown: Sequence[int]) -> int:
+    def _folder_size(self, named: Named, shown: Sequence[int]) -> int:
         for snapshot in reversed(shown):
             with contextlib.suppress(PermissionError):
                 st = self._places.stat(snapshot, named.dir, named.name)
@@ -258,49 +274,6 @@ class Space:
             found.rewritten[step] = rewritten
             before = growth
 
-    # --- what is held ----------------------------------------------------------------
-
-    def held(
-        self,
-        objects: Objects,
-        told: Callable[[Stored, int], None] = lambda stored, size: None,
-        least: int = 0,
-    ) -> tuple[int, bool]:
-        """Bytes that objects take on the drive together, whoever else does as well, and whether
-        that is an estimate.  `told` hears for each what it adds, oldest of a lineage first.
-        Of whole files below `least` bytes the size is taken, rounded up to blocks."""
-        try:
-            with drive_errors(), translated():
-                return self._held(objects, told, least)
-        finally:
-            self._places.close()
-
-    def _held(
-        self, objects: Objects, told: Callable[[Stored, int], None], least: int
-    ) -> tuple[int, bool]:
-        known = usage.existing(self._catalog)
-        total, estimated = 0, False
-        details = usage.details(self._catalog, objects)
-        for _lineage, group in groupby(details, key=lambda one: one.lineage):
-            before, laid = 0, Overlay()
-            seen: set[bytes] = set()
-            for one in group:
-                if one.size < least and one.drive == schema.WHOLE:
-                    size, unsure = -(-one.size // BLOCK) * BLOCK, bool(one.size)
-                else:
-                    weight = self._scale.of_held(one, known)
-                    size, unsure = weight.own, weight.estimated
-                    if weight.shared and weight.shared not in seen:
-                        seen.add(weight.shared)
-                        laid.add(weight.shared)
-                        covered = laid.covered(1)
-                        size += covered - before
-                        before = covered
-                total += size
-                estimated |= unsure
-                told(one, size)
-        return total, estimated
-
 
 def _length(ranges: bytes) -> int:
     numbers = memoryview(ranges).cast("q")
@@ -316,112 +289,3 @@ def _beside(known: Sequence[int], ours: Collection[int]) -> list[int]:
         if number not in ours
         and any(other in ours for other in (*known[max(0, at - 1) : at], *known[at + 1 : at + 2]))
     ]
-
-
-class Scale:
-    """Weighs objects by the inodes they lie on."""
-
-    def __init__(self, history: History, places: Places) -> None:
-        self._history = history
-        self._places = places
-        mount = system.mount_of(history.repo.path)
-        kind = mount.fstype if mount else ""
-        self._fstype = kind
-        self._telling = kind in extents.TELLING
-        self._unsure = not self._telling and kind not in extents.UNSHARED
-
-    def of_going(self, one: Stored, going: Sequence[int], leaving: Sequence[int]) -> Weight:
-        """What an object of which all names go takes with it."""
-        if one.drive == schema.ABSENT:
-            return NOTHING
-        place = self._first_place(one, going)
-        if isinstance(place, Weight):
-            return place
-        snapshot, named, st = place
-        names = sum(len(shown_in(n, going)) + len(shown_in(n, leaving)) for n in one.names)
-        if st.st_nlink != names:  # on several inodes, or with names that nobody knows of
-            order = dict.fromkeys(going, 0)
-            return Weight(sum(size for _, size in self.inodes(one, going, leaving, order)))
-        return self._weight(one, snapshot, named, st)
-
-    def of_held(self, one: Stored, known: Sequence[int]) -> Weight:
-        """What an object takes, wherever it is shown."""
-        if one.drive == schema.ABSENT:
-            return NOTHING
-        if one.drive == schema.SPLIT:
-            order = dict.fromkeys(known, 0)
-            return Weight(sum(size for _, size in self.inodes(one, known, (), order, some=True)))
-        place = self._first_place(one, known)
-        return place if isinstance(place, Weight) else self._weight(one, *place)
-
-    def inodes(
-        self,
-        one: Stored,
-        going: Sequence[int],
-        leaving: Sequence[int],
-        order: dict[int, int],
-        *,
-        some: bool = False,
-    ) -> Iterator[tuple[int, int]]:
-        """The inodes of an object, of which all names go (with `some`: some): the step in which
-        the last does, by `order`, and the bytes."""
-        names: Counter[tuple[int, int]] = Counter()
-        last: dict[tuple[int, int], tuple[int, os.stat_result]] = {}
-        for named in one.names:
-            for snapshot in sorted({*shown_in(named, going), *shown_in(named, leaving)}):
-                st = self._stat(one, snapshot, named)
-                if st is None:
-                    continue
-                inode = (st.st_dev, st.st_ino)
-                names[inode] += 1
-                step = max(order.get(snapshot, 0), last[inode][0] if inode in last else 0)
-                last[inode] = step, st
-        for inode, (step, st) in last.items():
-            if some or names[inode] >= st.st_nlink:
-                yield step, st.st_blocks * SECTOR
-
-    def layouts(self, numbers: Sequence[int]) -> set[bytes]:
-        """The shared ranges of some objects, where they can be had."""
-        known = usage.existing(self._history.catalog)
-        objects = usage.numbered(self._history.catalog, numbers)
-        found = (self.of_held(one, known) for one in usage.details(self._history.catalog, objects))
-        return {weight.shared for weight in found} - {b""}
-
-    def _first_place(
-        self, one: Stored, snapshots: Sequence[int]
-    ) -> Weight | tuple[int, Named, os.stat_result]:
-        """Where an object lies, or what is known of it where it does not."""
-        for named in one.names:
-            for snapshot in reversed(shown_in(named, snapshots)):
-                try:
-                    st = self._stat(one, snapshot, named)
-                except PermissionError:
-                    size = one.size if one.stored is None else one.stored
-                    return Weight(-(-size // BLOCK) * BLOCK, estimated=True)
-                if st is not None:
-                    return snapshot, named, st
-        return NOTHING
-
-    def _stat(self, one: Stored, snapshot: int, named: Named) -> os.stat_result | None:
-        return self._places.stat(snapshot, named.dir, file_name(one, named))
-
-    def _weight(self, one: Stored, snapshot: int, named: Named, st: os.stat_result) -> Weight:
-        taken = st.st_blocks * SECTOR
-        if not taken or not stat.S_ISREG(st.st_mode) or one.kind != Kind.FILE:
-            return Weight(taken)
-        if not self._telling:
-            return Weight(taken, estimated=self._unsure)
-        layout = self._layout(one, snapshot, named, taken)
-        if layout is None:
-            return Weight(taken, estimated=True)
-        return Weight(layout.own, layout.shared, layout.estimated)
-
-    def _layout(self, one: Stored, snapshot: int, named: Named, taken: int) -> Layout | None:
-        try:
-            fd = self._places.open(snapshot, named.dir, file_name(one, named))
-        except (PermissionError, FileNotFoundError):
-            return None
-        try:
-            return extents.layout(fd, taken, self._fstype)
-        finally:
-            os.close(fd)

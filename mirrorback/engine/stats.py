@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from mirrorback.engine.held import Held
 from mirrorback.engine.history import History
+from mirrorback.engine.scale import BLOCK
 from mirrorback.engine.space import Space
 from mirrorback.model import Snapshot
 from mirrorback.plan import growth, ranges
@@ -100,6 +102,7 @@ class Statistics:
         self._history = history
         self._now = now
         self._space = Space(history)
+        self._held = Held(history)
 
     def chosen(self, words: Sequence[str]) -> list[Snapshot]:
         """The snapshots that words mean (see `plan.ranges`), oldest first; all where there are
@@ -109,15 +112,16 @@ class Statistics:
 
     def shares(self, snapshots: Sequence[Snapshot]) -> list[Share]:
         """The share of each."""
-        return [self._share(snapshot) for snapshot in snapshots]
-
-    def _share(self, snapshot: Snapshot) -> Share:
-        if snapshot.current:
-            held = self._space.mirror(snapshot.id)
-            return Share(snapshot, held.content, None, held.content_estimated, False)
-        freed = self._space.freed([snapshot.id])
-        unsure = freed.content_estimated
-        return Share(snapshot, freed.content, max(0, freed.bytes), unsure, freed.estimated)
+        older = [snapshot for snapshot in snapshots if not snapshot.current]
+        freed = self._space.each([snapshot.id for snapshot in older])
+        shares = [
+            Share(snapshot, one.content, max(0, one.bytes), one.content_estimated, one.estimated)
+            for snapshot, one in zip(older, freed, strict=True)
+        ]
+        for mirror in snapshots[len(older) :]:
+            held = self._space.mirror(mirror.id)
+            shares.append(Share(mirror, held.content, None, held.content_estimated, False))
+        return shares
 
     def together(self, snapshots: Sequence[Snapshot]) -> Together:
         """What their deletion frees."""
@@ -129,10 +133,8 @@ class Statistics:
         with drive_errors(), translated():
             catalog = self._history.catalog
             known = self._history.refreshed()
-            objects = usage.everything(catalog)
             grown = _Growing(known)
-            least = SMALL if len(objects.numbers) > MANY else 0
-            files, estimated = self._space.held(objects, grown.told, least)
+            files, estimated = self._files(grown)
             folders = self._space.folders([snapshot.id for snapshot in known])
             rest = occupied.parts(self._history.repo)
             totals = Totals(
@@ -161,10 +163,20 @@ class Statistics:
                 changed,
             )
 
+    def _files(self, grown: _Growing) -> tuple[int, bool]:
+        """Bytes of all files and so on, and whether that is an estimate."""
+        catalog = self._history.catalog
+        least = SMALL if usage.objects(catalog) > MANY else 0
+        small = usage.small(catalog, least, BLOCK) if least else []
+        for first, size in small:
+            grown.add(first, size)
+        files, estimated = self._held.by(usage.everything(catalog, least), grown.told)
+        return files + sum(size for _first, size in small), estimated or bool(small)
+
     def _heavy(self, one: Kept) -> Heavy:
         objects = usage.objects_at(self._history.catalog, one.dir, one.name)
         path = tree.join(self._history.folder_path(one.dir), one.name)
-        return Heavy(path, one.versions, self._space.held(objects)[0])
+        return Heavy(path, one.versions, self._held.by(objects)[0])
 
 
 class _Growing:
@@ -181,14 +193,22 @@ class _Growing:
 
     def told(self, one: Stored, taken: int) -> None:
         """An object adds so many bytes."""
-        at = bisect_left(self._ids, min(named.first for named in one.names))
-        if at == len(self._ids):
-            return  # only a snapshot that is leaving shows it
-        self._added[at] += taken
+        at = self.add(min(named.first for named in one.names), taken)
+        if at is None:
+            return
         if one.drive == schema.DELTA:
             self._deltas.append((at, one, taken))
         if one.drive == schema.DELTA or one.size >= SMALL:
             self._large[one.number] = at, one.size, taken
+
+    def add(self, first: int, taken: int) -> int | None:
+        """Something that first came in a snapshot (an id) adds so many bytes; at which place,
+        None where only one that is leaving shows it."""
+        at = bisect_left(self._ids, first)
+        if at == len(self._ids):
+            return None
+        self._added[at] += taken
+        return at
 
     def added(self) -> list[int]:
         """What each snapshot has added, oldest first."""

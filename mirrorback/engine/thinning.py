@@ -9,13 +9,15 @@ from datetime import datetime
 
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
+from mirrorback.engine.pins import unpinning
 from mirrorback.engine.removal import Fate, Removal, freed_by
+from mirrorback.engine.space import Freed
 from mirrorback.errors import Damaged, NoSpace, Refused, UsageError
 from mirrorback.model import Snapshot
 from mirrorback.plan import retention
 from mirrorback.plan.retention import FOR_SPACE, Policy, read_policy
 from mirrorback.plan.spans import instant
-from mirrorback.store import probe
+from mirrorback.store import probe, usage
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.repository import Repository
 
@@ -30,6 +32,7 @@ class Thinned:
     fates: list[Fate] = field(default_factory=list)
     free: int = 0
     wanted: int = 0
+    damage: Damaged | None = None  # for which some had to stay
 
     @property
     def removed(self) -> list[Fate]:
@@ -47,13 +50,22 @@ class Thinned:
         )
 
 
-def require_not_held(snapshots: Sequence[Snapshot]) -> None:
+def require_not_held(repo: Repository, snapshots: Sequence[Snapshot]) -> None:
     """Raises Refused where a mass change, which nobody has acknowledged, holds all thinning."""
     held = retention.held_by(snapshots)
     if held is not None:
         raise Refused(
             f"no snapshot is removed by policy while {held.name} is pinned ({held.pinned}): see"
-            f" what happened, then `mirrorback unpin` {held.name}"
+            f" what happened, then `{unpinning(repo.path, held.name)}`"
+        )
+
+
+def require_sound(catalog: Catalog) -> None:
+    """Raises Damaged where it is not sure when snapshots were made, and which are pinned."""
+    if not usage.snapshots_are_sound(catalog):
+        raise Damaged(
+            "no snapshot is removed by policy, for what the catalog says of them is damaged:"
+            " `mirrorback rebuild` makes a new one from the folders"
         )
 
 
@@ -78,23 +90,36 @@ def fates_of(snapshots: Sequence[Snapshot], policy: Policy, now: datetime) -> li
 
 
 def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
-    """Apply a policy.  Raises Refused, UsageError, NoSpace, Damaged, OSError."""
+    """Apply a policy.  Raises Refused, UsageError, NoSpace, Damaged, OSError, and the catalog's
+    errors."""
     catalog, repo = removal.catalog, removal.repo
+    require_sound(catalog)
     snapshots = catalog.snapshots()
-    require_not_held(snapshots)
+    require_not_held(repo, snapshots)
     thinned = Thinned(wanted=wanted_free(repo, policy))
-    fates = {fate.snapshot.id: fate for fate in fates_of(snapshots, policy, now)}
-    freed = removal.remove([fate.snapshot for fate in fates.values() if not fate.keep])
+    fates = _fates_now(removal, policy, now)
+    freed = removal.remove([fate.snapshot for fate in fates if not fate.keep])
     if policy.min_free is not None:
-        freed |= free_until(removal, lambda: _is_enough(repo, thinned))
-    thinned.fates = removal.told([_told(fate, freed) for fate in fates.values()])
+        freed |= free_until(removal, lambda: _is_enough(repo, catalog, thinned))
+    thinned.fates = removal.told([_told(fate, freed) for fate in fates])
+    thinned.damage = removal.damage
     return thinned
 
 
-def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
+def _fates_now(
+    removal: Removal, policy: Policy, now: datetime, coming: Snapshot | None = None
+) -> list[retention.Fate]:
+    """The fates by age, where what is being read stays: so does what stands in for that."""
+    while True:
+        fates = fates_of(with_coming(removal.remaining(), coming), policy, now)
+        if not removal.leave_read([fate.snapshot for fate in fates if not fate.keep]):
+            return fates
+
+
+def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, Freed]:
     """Remove the oldest, one at a time, until there is enough, or nothing more may go; the
-    bytes that each has freed, by its id.  Raises NoSpace, Damaged, OSError."""
-    freed: dict[int, int] = {}
+    what each has freed, by its id.  Raises NoSpace, OSError, and the catalog's errors."""
+    freed: dict[int, Freed] = {}
     while True:
         removal.settle()
         if enough():
@@ -106,8 +131,12 @@ def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, int]:
     return freed
 
 
-def _is_enough(repo: Repository, thinned: Thinned) -> bool:
+def _is_enough(repo: Repository, catalog: Catalog, thinned: Thinned) -> bool:
     thinned.free = probe.settled_free_space(repo.fd)
+    if thinned.free < thinned.wanted:
+        return False
+    catalog.reseal()  # the last that this run writes: it has to fit in as well
+    thinned.free = probe.free_space(repo.fd)[0]
     return thinned.free >= thinned.wanted
 
 
@@ -121,25 +150,25 @@ def would_thin(
     needed: int = 0,
 ) -> Thinned:
     """What applying a policy would come to; what is free then is a prediction.  `coming` is a
-    snapshot that will be the newest, which takes `needed` bytes.  Raises Refused, UsageError."""
+    snapshot that will be the newest, which takes `needed` bytes.  Raises Refused, UsageError,
+    Damaged."""
+    require_sound(catalog)
     snapshots = with_coming(catalog.snapshots(), coming)
-    require_not_held(snapshots)
+    require_not_held(repo, snapshots)
     thinned = Thinned(wanted=wanted_free(repo, policy))
     fates = fates_of(snapshots, policy, now)
     staying = [fate.snapshot for fate in fates if fate.keep]
     going = [fate.snapshot for fate in fates if not fate.keep]
-    for_space: list[Snapshot] = []
-    while thinned.wanted and (oldest := retention.next_to_go(staying)) is not None:
-        for_space.append(oldest)
-        staying.remove(oldest)
+    for_space = retention.may_go(staying) if thinned.wanted else []
     sizes = freed_by(History(repo, catalog, now, b"/"), going + for_space)
     frees = {one.id: size for one, size in zip(going, sizes, strict=False)}
-    thinned.free = probe.free_space(repo.fd)[0] - needed + sum(frees.values())
+    thinned.free = probe.free_space(repo.fd)[0] - needed
+    thinned.free += sum(one.bytes for one in frees.values())
     for oldest, size in zip(for_space, sizes[len(going) :], strict=True):
         if thinned.free >= thinned.wanted:
             break
         frees[oldest.id] = size
-        thinned.free += size
+        thinned.free += size.bytes
     thinned.fates = [_told(fate, frees) for fate in fates if fate.snapshot != coming]
     return thinned
 
@@ -151,11 +180,12 @@ def with_coming(snapshots: Sequence[Snapshot], coming: Snapshot | None) -> list[
     return [*(replace(snapshot, current=False) for snapshot in snapshots), coming]
 
 
-def _told(fate: retention.Fate, freed: Mapping[int, int]) -> Fate:
+def _told(fate: retention.Fate, freed: Mapping[int, Freed]) -> Fate:
     snapshot = fate.snapshot
-    keep = snapshot.id not in freed
-    reasons = (FOR_SPACE,) if fate.keep and not keep else fate.reasons
-    return Fate(snapshot.name, keep, reasons, freed.get(snapshot.id, 0))
+    if snapshot.id not in freed:
+        return Fate(snapshot.name, True, fate.reasons)
+    reasons = (FOR_SPACE,) if fate.keep else fate.reasons
+    return Fate.of_going(snapshot.name, reasons, freed[snapshot.id])
 
 
 class NightlyThinning:
@@ -170,12 +200,25 @@ class NightlyThinning:
         if policy is not None:
             wanted_free(repo, policy)  # what is impossible is told before anything is done
 
-    def make_room(self, catalog: Catalog, fits: Callable[[], bool], *, held: bool) -> None:
+    def make_room(
+        self,
+        catalog: Catalog,
+        fits: Callable[[], bool],
+        missing: Callable[[], int],
+        *,
+        held: bool,
+    ) -> None:
         """Where a backup does not fit, let go those that would go after it, then, if there is a
-        least free space, the oldest, until it fits or nothing more may go.  The mirror stays.
-        `held`: it is a mass change.  Raises OSError, Damaged."""
+        least free space, the oldest, until it fits or nothing more may go; but none where the
+        bytes `missing` are more than all of them would free.  The mirror stays.
+        `held`: it is a mass change.  Raises OSError, and the catalog's errors."""
         policy = self._policy
         if policy is None or fits():
+            return
+        try:
+            require_sound(catalog)
+        except Damaged as error:
+            self._events.warning(str(error))
             return
         snapshots = catalog.snapshots()
         if held or retention.held_by(snapshots) is not None:
@@ -185,20 +228,32 @@ class NightlyThinning:
             )
             return
         coming = self._coming(snapshots[-1], incomplete=True)  # for all that is known yet
-        fates = fates_of(with_coming(snapshots, coming), policy, self._now)
         mirror = snapshots[-1].id
-        going = [f.snapshot for f in fates if not f.keep and f.snapshot.id != mirror]
         with (
             catalog.released(),
             Removal(self._repo, catalog, self._now, self._events) as removal,
             contextlib.suppress(NoSpace),  # then it does not fit, which is told
         ):
+            fates = _fates_now(removal, policy, self._now, coming)
+            going = [f.snapshot for f in fates if not f.keep and f.snapshot.id != mirror]
             freed = removal.remove(going)
             removal.settle()
             self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
-            if policy.min_free is not None:
+            if policy.min_free is not None and not self._is_in_vain(removal, missing()):
                 freed = free_until(removal, fits)
                 self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
+
+    def _is_in_vain(self, removal: Removal, missing: int) -> bool:
+        if not missing:
+            return False
+        going = removal.predicted(retention.may_go(removal.remaining())).values()
+        would = sum(one.bytes for one in going)
+        if would < missing:
+            self._events.warning(
+                f"no snapshot is removed to make room: all that may go would free {would:,} bytes,"
+                f" and {missing:,} are missing"
+            )
+        return would < missing
 
     def after(self, catalog: Catalog) -> None:
         """Apply the policy, now that the backup is made; what hinders that is a warning.
@@ -212,8 +267,9 @@ class NightlyThinning:
                 self._events.warning(str(error))
                 return
         self.removed += thinned.removed
-        if thinned.shortfall is not None:
-            self._events.warning(thinned.shortfall)
+        for trouble in (thinned.damage, thinned.shortfall):
+            if trouble is not None:
+                self._events.warning(str(trouble))
 
     def would(self, catalog: Catalog, *, new: bool, incomplete: bool, needed: int) -> None:
         """What it would do after a backup that would make a `new` snapshot, perhaps an
@@ -226,7 +282,7 @@ class NightlyThinning:
             thinned = would_thin(
                 self._repo, catalog, self._policy, self._now, coming=coming, needed=needed
             )
-        except Refused as error:
+        except (Refused, Damaged) as error:
             self._events.warning(str(error))
             return
         self.removed += thinned.removed

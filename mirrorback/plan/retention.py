@@ -175,6 +175,15 @@ def next_to_go(snapshots: Sequence[Snapshot]) -> Snapshot | None:
     )
 
 
+def may_go(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """All that may go where space is needed, in the order in which they would."""
+    staying, going = list(snapshots), []
+    while (oldest := next_to_go(staying)) is not None:
+        staying.remove(oldest)
+        going.append(oldest)
+    return going
+
+
 def held_by(snapshots: Sequence[Snapshot]) -> Snapshot | None:
     """The snapshot whose pin holds all thinning, since nobody has acknowledged a mass change
     yet; None where there is none."""
@@ -206,7 +215,7 @@ def _by_rules(
 ) -> list[tuple[int, str]]:
     """Ids of snapshots that rules keep, each with the rule's name."""
     if not policy.by_age:
-        return [(snapshot.id, "until space is needed") for snapshot in snapshots]
+        return [(s.id, "until space is needed") for s in snapshots if not _standing(s)]
     newest_first = snapshots[::-1]
     local = {snapshot.id: _local(snapshot.time, zone) for snapshot in snapshots}
 

@@ -17,7 +17,7 @@ from typing import Any
 from mirrorback.errors import Damaged, DriveError, Locked, NoSpace
 from mirrorback.model import Owner, Snapshot
 from mirrorback.store import schema
-from mirrorback.store.connection import connect, connected
+from mirrorback.store.connection import WAIT_S, connect, connected
 from mirrorback.store.sealing import Seal, SealedFile
 from mirrorback.store.soundness import structure_fault
 
@@ -163,10 +163,7 @@ class Catalog:
         or failing it is not, and none the worse for that."""
         with self.lock:
             try:
-                if self._unsealed:
-                    with contextlib.suppress(sqlite3.Error, OSError):
-                        self._seal()
-                    self._unsealed = False
+                self.reseal()
             finally:
                 self.db.close()
                 if self._file is not None:
@@ -182,15 +179,27 @@ class Catalog:
             self._file = SealedFile(self.path)
         return self._file
 
+    def reseal(self) -> None:
+        """Seal the file as it is, if it was written to, as `close` would: what that takes of the
+        drive is taken then.  A transaction that is open is rolled back."""
+        with self.lock:
+            if self._unsealed:
+                with contextlib.suppress(sqlite3.Error, OSError):
+                    self._seal()
+                self._unsealed = False
+
     def _seal(self) -> None:
         if self.db.in_transaction:
             self.db.execute("ROLLBACK")
         self.db.execute("PRAGMA busy_timeout = 0")  # whoever writes now will seal it
-        self.db.execute("BEGIN IMMEDIATE")
         try:
-            self.file.write()
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                self.file.write()
+            finally:
+                self.db.execute("ROLLBACK")
         finally:
-            self.db.execute("ROLLBACK")
+            self.db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000:.0f}")
 
     def seal(self) -> Seal:
         """What the catalog's seal says of it.  No transaction is open.  Raises OSError, the
@@ -297,7 +306,7 @@ class Catalog:
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots that exist, oldest first; the last is the mirror."""
-        stamp = self._stamp()
+        stamp = self.stamp()
         if stamp is None or stamp != self._snapshots_at:
             self._snapshots = self._read_snapshots()
             self._snapshots_at = stamp
@@ -334,7 +343,7 @@ class Catalog:
     def folders(self) -> list[tuple[int, str, int, int]]:
         """Id, folder name, state and root inode number of the snapshots that exist, oldest
         first."""
-        stamp = self._stamp()
+        stamp = self.stamp()
         if stamp is None or stamp != self._folders_at:
             rows = self.db.execute(
                 "SELECT id, name, state, root FROM snapshot WHERE state != ? ORDER BY id",
@@ -344,7 +353,7 @@ class Catalog:
             self._folders_at = stamp
         return self._folders
 
-    def _stamp(self) -> tuple[int, int] | None:
+    def stamp(self) -> tuple[int, int] | None:
         """What changes with every commit, of this process or another; None where nothing is
         committed yet."""
         if self.db.in_transaction:

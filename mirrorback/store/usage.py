@@ -11,9 +11,11 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from mirrorback.model import Kind
+from mirrorback.store import schema
 from mirrorback.store.catalog import DELETING, Catalog
 
 AT_ONCE = 500  # objects
+FOLDERS_AT_ONCE = 5000
 _FOLDER = int(Kind.DIRECTORY)
 
 
@@ -52,6 +54,12 @@ def existing(catalog: Catalog) -> list[int]:
     return [snapshot.id for snapshot in catalog.snapshots()]
 
 
+def snapshots_are_sound(catalog: Catalog) -> bool:
+    """Whether all that is said of snapshots is what was written, by the checks of these rows."""
+    wrong = f"digest_of_row IS NOT {schema.check(schema.SNAPSHOT)}"
+    return catalog.db.execute(f"SELECT 1 FROM snapshot WHERE {wrong} LIMIT 1").fetchone() is None
+
+
 def going(catalog: Catalog, snapshots: Collection[int]) -> Objects:
     """The objects that are no folders and that some of these snapshots show, and no others."""
     rows = catalog.db.execute(
@@ -63,14 +71,36 @@ def going(catalog: Catalog, snapshots: Collection[int]) -> Objects:
     return _objects(rows)
 
 
-def everything(catalog: Catalog) -> Objects:
-    """All objects that are no folders."""
+def everything(catalog: Catalog, least: int) -> Objects:
+    """All objects that are no folders; of whole files those of `least` bytes at least."""
     return _objects(
         catalog.db.execute(
-            "SELECT object, min(lineage) FROM entry WHERE kind != ? GROUP BY object ORDER BY 2, 1",
-            (_FOLDER,),
+            "SELECT o.id, min(e.lineage) FROM object o CROSS JOIN entry e ON e.object = o.id"
+            f" WHERE o.kind != ? AND NOT ({_SMALL}) GROUP BY o.id ORDER BY 2, 1",
+            (_FOLDER, least),
         )
     )
+
+
+_SMALL = f"o.kind = {int(Kind.FILE)} AND o.drive = {schema.WHOLE} AND o.size < ?"
+
+
+def small(catalog: Catalog, least: int, block: int) -> list[tuple[int, int]]:
+    """The whole files below `least` bytes: the snapshots (ids) in which some came first, each
+    with their bytes together, of each file those of the blocks that it needs at most."""
+    rows = catalog.db.execute(
+        "SELECT came, sum((size + ?1 - 1) / ?1 * ?1) FROM (SELECT min(e.first) AS came, o.size"
+        " AS size FROM object o CROSS JOIN entry e ON e.object = o.id"
+        f" WHERE {_SMALL.replace('?', '?2')} GROUP BY o.id) GROUP BY came ORDER BY came",
+        (block, least),
+    )
+    return rows.fetchall()
+
+
+def objects(catalog: Catalog) -> int:
+    """How many objects there are, folders included."""
+    count: int = catalog.db.execute("SELECT count(*) FROM object").fetchone()[0]
+    return count
 
 
 # Entries shown between the snapshots on either side of a run that goes; after the mirror comes
@@ -152,12 +182,10 @@ def objects_of_lineages(catalog: Catalog, lineages: Collection[int]) -> dict[int
     return found
 
 
-def split(catalog: Catalog, drive: int) -> list[int]:
-    """The objects that the drive holds in this way, by number.  Reads all objects."""
-    return [
-        row[0]
-        for row in catalog.db.execute("SELECT id FROM object WHERE drive = ? ORDER BY id", (drive,))
-    ]
+def split(catalog: Catalog) -> list[int]:
+    """The objects that lie on several inodes, by number.  Reads all objects."""
+    rows = catalog.db.execute("SELECT id FROM object WHERE drive = ? ORDER BY id", (schema.SPLIT,))
+    return [row[0] for row in rows]
 
 
 def numbered(catalog: Catalog, numbers: Sequence[int]) -> Objects:
@@ -165,14 +193,24 @@ def numbered(catalog: Catalog, numbers: Sequence[int]) -> Objects:
     return Objects(array("q", numbers), array("q", numbers))
 
 
-def folders(catalog: Catalog) -> list[Named]:
+def folders(catalog: Catalog) -> Iterator[Named]:
     """Every folder's entries: the source itself comes as a name in nothing."""
-    rows = catalog.db.execute(
-        "SELECT e.dir, e.name, e.first, e.last FROM directory d CROSS JOIN entry e"
-        " ON e.dir = d.parent AND e.name = d.name AND e.kind = ? ORDER BY d.parent, e.first",
-        (_FOLDER,),
-    )
-    return [Named(*row) for row in rows]
+    low = 0
+    while low is not None:
+        with catalog.lock:
+            above = catalog.db.execute(
+                "SELECT id FROM directory WHERE id >= ? ORDER BY id LIMIT 1 OFFSET ?",
+                (low, FOLDERS_AT_ONCE),
+            ).fetchone()
+            high = above and above[0]
+            rows = catalog.db.execute(
+                "SELECT e.dir, e.name, e.first, e.last FROM directory d NOT INDEXED"
+                " CROSS JOIN entry e ON e.dir = d.parent AND e.name = d.name AND e.kind = ?1"
+                " WHERE d.id >= ?2 AND (?3 IS NULL OR d.id < ?3) ORDER BY d.parent, e.first",
+                (_FOLDER, low, high),
+            ).fetchall()
+        yield from (Named(*row) for row in rows)
+        low = high
 
 
 def deltas(catalog: Catalog) -> dict[int, tuple[int, int]]:

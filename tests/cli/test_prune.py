@@ -139,13 +139,15 @@ def test_to_keep_nothing_has_to_be_said(several: Nights) -> None:
     pin(several, NAMES[1], "thesis")
     run("prune", several.repository, "--keep-none")
     assert left(several) == [NAMES[1], NAMES[-1]]
+    run("unpin", several.repository, NAMES[1])
+    assert run("prune", several.repository, "--keep-none").out.endswith("; 1 stays\n")
 
 
 def test_a_mass_change_is_refused_with_what_to_do(several: Nights) -> None:
     pin(several, NAMES[2], "mass change on 2026-11-04: 700 of 1,000 files removed, 0 changed")
     for more in ([], ["-n"]):
         said = complaint("prune", several.repository, "--keep-last", "1", *more, code=5)
-        assert "unpin" in said and NAMES[2] in said
+        assert f"`mirrorback unpin {several.repository} {NAMES[2]}`" in said
     assert left(several) == NAMES
     done = run("backup", several.source, several.repository, "--keep-last", "1")
     assert "unpin" in done.err and left(several) == NAMES

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
+import random
+import sqlite3
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -10,16 +14,16 @@ from typing import Any
 
 import pytest
 from program import complaint, run
-from runs import Nights
+from runs import IMAGE, LargeNights, Nights, change_pages
 from trees import describe, require_same
 
-from mirrorback.engine import room, thinning
+from mirrorback.engine import removable, room, thinning
 from mirrorback.engine.removal import Removal
 from mirrorback.errors import Damaged, NoSpace, Refused, UsageError
 from mirrorback.plan.guards import MASS_CHANGE
 from mirrorback.plan.retention import FOR_SPACE, NOT_KEPT, Policy
 from mirrorback.plan.sizes import Room
-from mirrorback.store import probe
+from mirrorback.store import probe, record
 from mirrorback.store.catalog import Catalog
 
 
@@ -86,6 +90,26 @@ def test_pins_and_the_last_complete_one_stay(nights: Nights) -> None:
     thinned = nights.prune(none=True)
     assert [f.name for f in thinned.fates if f.keep] == [names[0], names[2], names[4]]
     assert names_of(nights) == [names[0], names[2], names[4]]
+
+
+@pytest.mark.parametrize("policy", [{"none": True}, {"min_free": Room(bytes=900_000)}])
+def test_one_that_is_being_read_keeps_the_last_complete_one_before_it(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any]
+) -> None:
+    """An incomplete snapshot is left for the next time: what stands in for it has to be, too."""
+    names = fill(nights, 5)
+    mark(nights, names[2], incomplete=True)
+    Gauge(nights, monkeypatch)
+    fd = os.open(nights.repository / names[2], os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    thinned = nights.prune(**policy)
+    assert names_of(nights) == names[1:3] + names[4:]
+    assert [f.keep for f in thinned.fates] == [False, True, True, False, True]
+    assert "being read" in thinned.fates[2].reasons[0]
+    assert thinned.fates[1].reasons[-1] == "last complete before an incomplete one"
+    os.close(fd)
+    nights.prune(**policy)
+    assert names_of(nights) == names[-1:]
 
 
 def test_a_mass_change_holds_all_pruning(nights: Nights) -> None:
@@ -269,6 +293,7 @@ def test_a_mass_change_holds_the_thinning_of_backups(nights: Nights) -> None:
         summary = nights.backup(policy=policy).summary
         assert summary.snapshots_removed == []
         assert any("unpin" in message for message, _path in nights.heard.warnings)
+        assert len(nights.heard.warnings) == 1
     assert names_of(nights)[:3] == names
     mark(nights, names[2])
     assert nights.backup(policy=policy).summary.snapshots_removed == names
@@ -288,6 +313,66 @@ def test_trouble_while_thinning_does_not_undo_a_backup(
     assert summary.files_changed == 1 and summary.snapshots_removed == []
     assert ("a version is damaged", None) in nights.heard.warnings
     assert len(names_of(nights)) == len(names) + 1
+
+
+def damaged_in_the_middle(large: LargeNights) -> list[str]:
+    """Six nights of one large file; the delta of the second is damaged, on which that of the
+    first, which is pinned, depends."""
+    image = large.source / "image"
+    names = []
+    for night in range(6):
+        if night:
+            change_pages(image, night)
+        else:
+            image.write_bytes(random.Random(1).randbytes(IMAGE))
+        time.sleep(0.02)
+        names.append(large.backup().summary.snapshot or "")
+    mark(large, names[0], pinned="by hand")
+    with (large.repository / names[1] / "image.rdiff.zst").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 100)
+    return names
+
+
+@pytest.mark.parametrize("damage", ["time = time + 864000000000000", "pinned = 'mass'"])
+def test_nothing_goes_by_what_is_damaged(nights: Nights, damage: str) -> None:
+    """A flipped bit in a snapshot's time, or in its pin, must not be what it goes for.  The
+    catalog's seal is gone, as when a run was killed."""
+    names = fill(nights, 4)
+    mark(nights, names[1], pinned="mine")
+    inner = nights.repository / ".mirrorback"
+    with contextlib.closing(sqlite3.connect(inner / "catalog.db", isolation_level=None)) as db:
+        db.execute(f"UPDATE snapshot SET {damage} WHERE name = ?", (names[1],))
+    (inner / "catalog.blake3").unlink()
+    for dry_run in (True, False):
+        with pytest.raises(Damaged, match="rebuild"):
+            nights.prune(last=1, dry_run=dry_run)
+    summary = nights.backup(policy=Policy(last=1), always=True).summary
+    assert summary.snapshots_removed == []
+    assert any("rebuild" in message for message, _path in nights.heard.warnings)
+    assert names_of(nights)[:4] == names
+
+
+def test_what_cannot_go_for_damage_keeps_no_other(large: LargeNights) -> None:
+    names = damaged_in_the_middle(large)
+    said = run("prune", large.repository, "--keep-last", "1", "--json", code=4)
+    assert "verify" in said.err
+    assert [fate["name"] for fate in said.json if fate["keep"]] == [*names[:2], names[5]]
+    assert names_of(large) == [*names[:2], names[5]]
+    summary = large.backup(policy=Policy(last=1), always=True).summary
+    assert summary.snapshots_removed == names[5:]
+    assert len(large.heard.warnings) == 1
+
+
+def test_room_is_made_in_spite_of_damage(
+    large: LargeNights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = damaged_in_the_middle(large)
+    short(large, monkeypatch, 3)
+    (large.source / "f").write_text("other")
+    summary = large.backup(policy=Policy(last=5, min_free=Room(bytes=1))).summary
+    assert summary.snapshots_removed == names[2:4]
+    assert (large.current / "f").read_text() == "other"
 
 
 def test_too_little_free_after_a_backup_is_a_warning(
@@ -355,6 +440,44 @@ def test_or_not_at_all_and_then_nothing_is_copied(
     assert names_of(nights) == names[-1:]  # the mirror stays
     monkeypatch.undo()
     assert nights.backup(policy=Policy(last=4)).summary.files_changed == 1
+    assert nights.problems() == []
+
+
+@pytest.mark.parametrize("most", [1, 99])  # dated folders with which a backup fits
+@pytest.mark.parametrize("cut", ["deleting", "deleted", "done"])
+def test_killed_while_it_thins(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, cut: str, most: int
+) -> None:
+    """Before the backup or after it: the next night goes on, and nothing that stays has changed."""
+    names = fill(nights, 5)
+    before = {name: describe(nights.repository / name) for name in names[:-1]}
+    (nights.source / "f").write_text("other")
+    time.sleep(0.03)
+    number = 0
+
+    def killed(*_rest: object, **_more: object) -> None:
+        nonlocal number
+        number += 1
+        if number == 2:  # the second snapshot that goes
+            raise KeyboardInterrupt
+        original(*_rest, **_more)
+
+    where: Any = removable if cut == "done" else record
+    what = "tell" if cut == "done" else cut
+    original = getattr(where, what)
+    policy = Policy(last=3)
+    with monkeypatch.context() as patch:
+        short(nights, patch, most)
+        patch.setattr(where, what, killed)
+        with pytest.raises(KeyboardInterrupt):
+            nights.backup(policy=policy)
+    for folder in nights.folders():
+        if folder.name in before:
+            require_same(before[folder.name], describe(folder))
+    assert names[2] in names_of(nights) and names[0] not in names_of(nights)
+    found = nights.backup(policy=policy).summary
+    assert (nights.current / "f").read_text() == "other"
+    assert names_of(nights) == [*names[-2:], found.snapshot]
     assert nights.problems() == []
 
 

@@ -211,6 +211,35 @@ def test_versions_that_share_blocks(
 
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_what_several_share_goes_with_the_last_of_them(
+    kind: str, tmp_path: Path, source: Path
+) -> None:
+    require_root()
+    with mounted(kind, tmp_path / "drive") as drive:
+        nights = LargeNights(source, drive / "backup")
+        nights.form = "reflink"
+        image = source / "image"
+        image.write_bytes(noise(16 * MIB, 1))
+        (source / "stays").write_text("x")
+        nights.backup()
+        for night in range(3):
+            with image.open("r+b") as file:
+                file.write(noise(MIB, 100 + night))
+            time.sleep(0.03)
+            nights.backup()
+        image.unlink()
+        nights.backup()
+        known = ids(nights)[:-1]
+        for order in (known, [known[3], known[0], known[2], known[1]]):
+            with nights.history() as history:
+                space = Space(history)
+                each = [one.bytes for one in space.one_by_one([[number] for number in order])]
+                together = [space.freed(order[:count]).bytes for count in range(1, 5)]
+            assert [sum(each[:count]) for count in range(1, 5)] == together
+            assert max(each[:3]) < 2 * MIB and each[3] > 14 * MIB
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_metadata_of_many_files(kind: str, tmp_path: Path, source: Path) -> None:
     """Small files whose mode changed share all their bytes."""
     require_root()
@@ -292,10 +321,14 @@ def test_more_links_than_the_drive_allows(nights: Nights, monkeypatch: pytest.Mo
 
 
 def test_a_folder_that_someone_removed(nights: Nights) -> None:
+    (nights.source / "d").mkdir()
     (nights.source / "f").write_bytes(noise(MIB, 1))
     nights.backup()
-    (nights.source / "f").write_bytes(noise(MIB, 2))
+    (nights.source / "f").write_bytes(noise(MIB, 2))  # no folder has changed
     nights.backup()
+    folder = nights.folders()[0]
+    taken = sum(path.stat().st_blocks * 512 for path in (folder, folder / "d"))
+    assert freed(nights, ids(nights)[0]).folders == taken
     subprocess.run(["rm", "-rf", nights.folders()[0]], check=True)
     assert freed(nights, ids(nights)[0]) == Freed(0)
 

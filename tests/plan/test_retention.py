@@ -222,6 +222,7 @@ def test_only_space_lets_snapshots_go() -> None:
     found = fates(nightly(3), Policy(min_free=Room(bytes=1)), BERLIN, NEVER)
     assert [fate.keep for fate in found] == [True] * 3
     assert found[0].reasons == ("until space is needed",)
+    assert found[2].reasons == ("the mirror",)
 
 
 def test_no_snapshots() -> None:
@@ -354,7 +355,7 @@ def naive(snapshots: Sequence[Snapshot], policy: Policy, zone: tzinfo, now: int)
     return keep
 
 
-ZONED = st.sampled_from(ZONES)
+ZONED = st.sampled_from(ZONES) | st.timezones()
 NOWS = st.sampled_from([NEVER, at("2026-10-25 00:00"), at("2027-06-01 00:00")])
 
 

@@ -55,7 +55,7 @@ def _show(session: Session, fates: Sequence[Fate], dry_run: bool) -> None:
         reasons = f" ({', '.join(map(plain, fate.reasons))})" if fate.reasons else ""
         if not fate.keep:
             verb = "would delete" if dry_run else "deleted"
-            freed = f"{'frees' if dry_run else 'freed'} {words.size(fate.frees)}"
+            freed = f"{'frees' if dry_run else 'freed'} {words.size(fate.frees, fate.estimated)}"
             session.out.line(f"{verb} {fate.name}: {freed}")
         elif dry_run or session.verbose:
             session.out.line(f"keep {fate.name}{reasons}")

@@ -40,6 +40,8 @@ def prune(session: Session, repo: Repo, dry_run: DryRun = False, *, keep: Keep) 
         )
     elif not session.quiet:
         _show(session, thinned, dry_run)
+    if thinned.damage is not None:
+        raise thinned.damage
     if thinned.shortfall is not None:
         raise NoSpace(thinned.shortfall)
     return 0
@@ -57,7 +59,7 @@ def _show(session: Session, thinned: Thinned, dry_run: bool) -> None:
                 (
                     fate.name,
                     "keep" if fate.keep else removed,
-                    "" if fate.keep else words.size(fate.frees),
+                    "" if fate.keep else words.size(fate.frees, fate.estimated),
                     ", ".join(map(plain, fate.reasons)),
                 )
                 for fate in shown
@@ -66,6 +68,10 @@ def _show(session: Session, thinned: Thinned, dry_run: bool) -> None:
         )
     if not dry_run:
         gone = len(thinned.removed)
-        freed = words.size(sum(fate.frees for fate in thinned.removed))
+        unsure = any(fate.estimated for fate in thinned.removed)
+        freed = words.size(sum(fate.frees for fate in thinned.removed), unsure)
         stay = len(thinned.fates) - gone
-        session.out.line(f"{words.number(gone, 'snapshot')} removed, {freed} freed; {stay:,} stay")
+        left = "stays" if stay == 1 else "stay"
+        session.out.line(
+            f"{words.number(gone, 'snapshot')} removed, {freed} freed; {stay:,} {left}"
+        )

@@ -32,7 +32,6 @@ MOST_PATHS = 100_000
 WEEK = 7 * 86_400 * words.SECOND
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 AXIS = "1023.9 MiB"  # as wide as any label beside a chart
-ABOUT = "~"  # before a number that is not exact
 
 
 def register(app: typer.Typer) -> None:
@@ -105,10 +104,6 @@ def _print_json(
     )
 
 
-def _size(count: int, estimated: bool) -> str:
-    return (ABOUT if estimated else "") + words.size(count)
-
-
 def _show_shares(session: Session, shares: Sequence[Share]) -> None:
     table.show(
         session.out,
@@ -118,8 +113,8 @@ def _show_shares(session: Session, shares: Sequence[Share]) -> None:
                 one.snapshot.name,
                 f"{one.snapshot.files:,}",
                 words.size(one.snapshot.bytes),
-                _size(one.exclusive, one.exclusive_estimated),
-                "-" if one.frees is None else _size(one.frees, one.frees_estimated),
+                words.size(one.exclusive, one.exclusive_estimated),
+                "-" if one.frees is None else words.size(one.frees, one.frees_estimated),
                 "current" if one.snapshot.current else _pinned(one),
             )
             for one in shares
@@ -135,7 +130,7 @@ def _pinned(one: Share) -> str:
 def _show_together(session: Session, together: Together) -> None:
     count = words.number(len(together.snapshots), "snapshot")
     session.out.line(
-        f"deleting {count} frees {_size(together.frees, together.estimated)}"
+        f"deleting {count} frees {words.size(together.frees, together.estimated)}"
         + (" together" if len(together.snapshots) > 1 else "")
     )
 
@@ -148,8 +143,9 @@ def _show_totals(session: Session, totals: Totals) -> None:
         f"{words.number(totals.snapshots, 'snapshot')}, {words.number(totals.versions, 'version')}"
         " of files",
         f"as copies: {words.size(totals.logical)}{ratio}",
-        f"on the drive: {_size(totals.drive, totals.estimated)}",
-        f"  files {_size(totals.files, totals.estimated)}, folders {words.size(totals.folders)}",
+        f"on the drive: {words.size(totals.drive, totals.estimated)}",
+        f"  files {words.size(totals.files, totals.estimated)},"
+        f" folders {words.size(totals.folders)}",
         f"  catalog {words.size(totals.catalog)}, the rest {words.size(other)}",
         f"free on the drive: {words.size(totals.free)}",
     ):

@@ -84,5 +84,5 @@ def _explain(session: Session, one: Status) -> None:
         )
     if one.last_result not in (None, "ok") and one.message:
         session.out.line(f"{one.name}: {plain(one.message)}")
-    if one.overdue and one.absent:
+    if one.overdue and one.absent and one.absent != one.message:
         session.out.line(f"{one.name}: {plain(one.absent)}")
