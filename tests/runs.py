@@ -136,6 +136,11 @@ class LargeNights(Nights):
         return super().backup(**({"delta_min_size": LARGE, "large_files": self.form} | options))
 
 
+def noise(size: int, seed: int) -> bytes:
+    """Bytes that nothing can compress, always the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
 def change_pages(path: Path, seed: int, count: int = 10) -> None:
     """Write some pages of a file anew, in place."""
     chance = random.Random(seed)

@@ -14,8 +14,6 @@ from mirrorback.model import Change, Entry, Finding, Problem, Repair, Snapshot, 
 if TYPE_CHECKING:
     from mirrorback.engine.night.configuration import Configured
     from mirrorback.engine.night.standing import Status
-
-if TYPE_CHECKING:
     from mirrorback.engine.stats import Added, Forecast, Heavy, Share, Together, Totals
 
 Shape = dict[str, Any]

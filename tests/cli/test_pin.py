@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from program import complaint, environment, run
+from program import Done, complaint, environment, run
 from runs import Nights
+from terminals import CONTROL, on_terminal
 
 NAMES = [f"2026-11-0{day}-020000" for day in (2, 3, 4)]
 
@@ -140,6 +142,40 @@ def test_a_mass_change_is_seen_and_acknowledged(nights: Nights) -> None:
     assert pins(nights) == ["by hand: mass change of my own", None]
     assert "thinning" not in run("unpin", nights.repository, first).out
     assert pins(nights) == [None, None]
+
+
+def test_a_person_follows_what_is_said(nights: Nights, tmp_path: Path) -> None:
+    """From the night of a mass change until thinning goes on, by the commands that are told."""
+    state = {"MIRRORBACK_STATE_DIR": str(tmp_path / "state")}
+    file = tmp_path / "config.toml"
+    file.write_text(
+        f"[backup.home]\nsource = '{nights.source}'\nrepository = '{nights.repository}'\n"
+        "keep-last = 1\n"
+    )
+
+    def ours(*words: str, code: int = 0) -> Done:
+        return run(*words, "--config", file, code=code, env=environment(**state))
+
+    many(nights.source / "d", 1100)
+    run("backup", "--init", nights.source, nights.repository)
+    for path in (nights.source / "d").iterdir():
+        path.write_text("encrypted")
+    time.sleep(0.03)
+    assert ours("run").err.count("unpin") == 1
+    first, mirror = (s["name"] for s in run("snapshots", nights.repository, "--json").json)
+    assert ours("status", "--json").json[0]["pinned"] == [first]
+    code, shown = on_terminal("status", "--config", file, width=60)
+    assert code == 0 and "nothing is thinned" in CONTROL.sub("", shown).replace("\r\n", " ")
+    told = re.findall(r"`mirrorback ([^`]*)`", ours("status").out)
+    assert [command.split()[0] for command in told] == ["diff", "unpin"]
+    changed = ours(*told[0].split(), "--json").json
+    assert len(changed) == 1100 and {row["change"] for row in changed} == {"modified"}
+    assert "unpin" in ours("run").err
+    assert "thinning goes on" in ours(*told[1].split()).out
+    assert ours("status", "--json").json[0]["pinned"] == []
+    assert "pinned" not in run("snapshots", nights.repository).out
+    ours("run")
+    assert [s["name"] for s in run("snapshots", nights.repository, "--json").json] == [mirror]
 
 
 def test_two_mass_changes(nights: Nights) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -15,17 +14,13 @@ from typing import Any
 import pytest
 from filesystems import mounted, require_root
 from program import NOBODY, complaint, environment, run
-from runs import LargeNights, Nights, change_pages
+from runs import LargeNights, Nights, change_pages, noise
 from terminals import CONTROL, lines, on_terminal
 
 from mirrorback.cli import chart
 from mirrorback.engine.stats import Statistics
 
 MIB = 1 << 20
-
-
-def noise(size: int, seed: int) -> bytes:
-    return random.Random(seed).randbytes(size)
 
 
 def furnish(nights: Nights, count: int = 4) -> list[str]:

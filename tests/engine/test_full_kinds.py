@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from filesystems import mounted, require_root
 from program import complaint, run
-from runs import LargeNights, Nights, change_pages
+from runs import LargeNights, Nights, change_pages, noise
 from trees import describe, require_same
 
 MIB = 1 << 20
@@ -25,10 +24,6 @@ def drive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     require_root()
     with mounted(request.param, tmp_path / "drive", size=SIZES[request.param]) as point:
         yield point
-
-
-def noise(size: int, seed: int) -> bytes:
-    return random.Random(seed).randbytes(size)
 
 
 def fill(drive: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from filesystems import mounted, require_root
-from runs import LargeNights, Nights, change_pages
+from runs import LargeNights, Nights, change_pages, noise
 
 from mirrorback.engine.space import Freed, Space
 
@@ -54,10 +53,6 @@ def require_true(nights: Nights, *snapshots: int, tolerance: int = METADATA) -> 
     real = before - used(nights.repository)
     assert abs(real - foretold.bytes) <= tolerance, (real, foretold)
     return foretold
-
-
-def noise(size: int, seed: int) -> bytes:
-    return random.Random(seed).randbytes(size)
 
 
 @pytest.fixture(params=KINDS)
