@@ -42,10 +42,10 @@ def delete(
         with removing(repo, now, events, removable.PATIENCE_S) as removal:
             removal.recover()
             chosen = _chosen(repo, removal.catalog, snapshots)
-            freed = removal.remove(chosen)
+            removal.remove(chosen)
             if removal.damage is not None:
                 raise removal.damage
-            fates = [Fate.of_going(one.name, NAMED, freed.get(one.id)) for one in chosen]
+            fates = [Fate.of_going(one.name, NAMED, removal.freed.get(one.id)) for one in chosen]
             return removal.told(fates)
 
 

@@ -120,6 +120,7 @@ class Removal:
         self.catalog = catalog
         self.events = events
         self.left: dict[str, str] = {}  # what stays, by its name, though it was to go: why
+        self.freed: dict[int, Freed] = {}  # by each that has gone, by its id
         self.damage: Irremovable | None = None  # the first for which one had to stay
         self._patience = patience
         self._history = History(repo, catalog, now, b"/")
@@ -161,15 +162,14 @@ class Removal:
                 raise
             self._recovered = False
 
-    def remove(self, snapshots: Sequence[Snapshot]) -> dict[int, Freed]:
-        """Remove snapshots; what each has freed, by its id.  They are free when it
-        returns.  Killed at any point, the next command that takes the lock goes on with it.
+    def remove(self, snapshots: Sequence[Snapshot]) -> None:
+        """Remove snapshots; what each has `freed` is free when it returns.  Killed at any
+        point, the next command that takes the lock goes on with it.
         One that is being read, or is not the snapshot's folder any more, is `left`, and so is
         one on which others depend, where that cannot be read: then there is `damage`.
 
         Raises NoSpace where some cannot go for want of room, all others being gone.
         """
-        freed: dict[int, Freed] = {}
         waiting = sorted(snapshots, key=lambda one: one.id)
         frees = self.predicted(waiting)
         self.events.phase(Phase.DELETE, sum(snapshot.files for snapshot in waiting))
@@ -186,7 +186,7 @@ class Removal:
                     self.damage = self.damage or error
                     continue
                 if failure is None:
-                    freed[snapshot.id] = frees[snapshot.id]
+                    self.freed[snapshot.id] = frees[snapshot.id]
                 elif self._is_going(snapshot):
                     raise failure
                 else:
@@ -197,7 +197,6 @@ class Removal:
                     " written anew before, and the drive has no room for that"
                 ) from failure
             waiting = later
-        return freed
 
     def predicted(self, snapshots: Sequence[Snapshot]) -> dict[int, Freed]:
         """What each will free, by its id, when they go in this order; nothing where the drive

@@ -98,10 +98,18 @@ def thin(removal: Removal, policy: Policy, now: datetime) -> Thinned:
     require_not_held(repo, snapshots)
     thinned = Thinned(wanted=wanted_free(repo, policy))
     fates = _fates_now(removal, policy, now)
-    freed = removal.remove([fate.snapshot for fate in fates if not fate.keep])
+    going = [fate.snapshot for fate in fates if not fate.keep]
+    try:
+        removal.remove(going)
+    except NoSpace:
+        if policy.min_free is None:
+            raise
     if policy.min_free is not None:
-        freed |= free_until(removal, lambda: _is_enough(repo, catalog, thinned))
-    thinned.fates = removal.told([_told(fate, freed) for fate in fates])
+        free_until(removal, lambda: _is_enough(repo, catalog, thinned))
+        waiting = [one for one in going if one in removal.remaining()]
+        if waiting:  # there is room for that by now
+            removal.remove(waiting)
+    thinned.fates = removal.told([_told(fate, removal.freed) for fate in fates])
     thinned.damage = removal.damage
     return thinned
 
@@ -116,19 +124,28 @@ def _fates_now(
             return fates
 
 
-def free_until(removal: Removal, enough: Callable[[], bool]) -> dict[int, Freed]:
-    """Remove the oldest, one at a time, until there is enough, or nothing more may go; the
-    what each has freed, by its id.  Raises NoSpace, OSError, and the catalog's errors."""
-    freed: dict[int, Freed] = {}
+def free_until(removal: Removal, enough: Callable[[], bool]) -> None:
+    """Remove the oldest, one at a time, until there is enough, or nothing more may go.  One for
+    whose removal there is no room is tried again when another has gone.  Raises NoSpace where
+    that does not help, OSError, and the catalog's errors."""
+    stuck: dict[int, NoSpace] = {}
     while True:
         removal.settle()
         if enough():
-            break
-        going = retention.next_to_go(removal.remaining())
+            return
+        snapshots = removal.remaining()
+        going = retention.next_to_go(
+            [replace(one, pinned="") if one.id in stuck else one for one in snapshots]
+        )
         if going is None:
-            break
-        freed |= removal.remove([going])
-    return freed
+            for error in stuck.values():
+                raise error
+            return
+        try:
+            removal.remove([going])
+            stuck.clear()
+        except NoSpace as error:
+            stuck[going.id] = error
 
 
 def _is_enough(repo: Repository, catalog: Catalog, thinned: Thinned) -> bool:
@@ -232,16 +249,17 @@ class NightlyThinning:
         with (
             catalog.released(),
             Removal(self._repo, catalog, self._now, self._events) as removal,
-            contextlib.suppress(NoSpace),  # then it does not fit, which is told
         ):
             fates = _fates_now(removal, policy, self._now, coming)
             going = [f.snapshot for f in fates if not f.keep and f.snapshot.id != mirror]
-            freed = removal.remove(going)
+            with contextlib.suppress(NoSpace):  # then it does not fit, which is told
+                removal.remove(going)
             removal.settle()
-            self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
             if policy.min_free is not None and not self._is_in_vain(removal, missing()):
-                freed = free_until(removal, fits)
-                self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
+                with contextlib.suppress(NoSpace):
+                    free_until(removal, fits)
+            freed = removal.freed
+            self.removed += [_told(f, freed) for f in fates if f.snapshot.id in freed]
 
     def _is_in_vain(self, removal: Removal, missing: int) -> bool:
         if not missing:

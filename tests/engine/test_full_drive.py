@@ -206,13 +206,12 @@ def test_deltas_are_written_anew(
     assert reserve(large) == (RESERVE_INODES, RESERVE_BYTES)
 
 
-def test_what_needs_room_goes_when_others_have_made_it(source: Path, drive: Path) -> None:
-    """The second snapshot cannot go from the full drive: the version before it, now a delta,
-    has to become whole.  When the last has gone, it can."""
-    large = LargeNights(source, drive / "repo")
-    log, bulk = source / "log", source / "bulk"
+def one_that_needs_room(large: LargeNights) -> list[str]:
+    """Four nights.  Of the second snapshot's removal the version before it, a delta so far, has
+    to become whole; the third takes 30 MiB that nothing else needs."""
+    log, bulk = large.source / "log", large.source / "bulk"
     log.write_bytes(random.Random(1).randbytes(16 << 20))
-    (source / "stays").write_text("x")
+    (large.source / "stays").write_text("x")
     names = [large.backup().summary.snapshot or ""]
     change_pages(log, 1)
     names.append(large.backup().summary.snapshot or "")
@@ -221,6 +220,13 @@ def test_what_needs_room_goes_when_others_have_made_it(source: Path, drive: Path
     names.append(large.backup(delta_min_size=64 << 20).summary.snapshot or "")
     bulk.unlink()
     names.append(large.backup().summary.snapshot or "")
+    return names
+
+
+def test_what_needs_room_goes_when_others_have_made_it(source: Path, drive: Path) -> None:
+    """From a full drive the second snapshot cannot go.  When the third has gone, it can."""
+    large = LargeNights(source, drive / "repo")
+    names = one_that_needs_room(large)
     fill_blocks(drive)
     with pytest.raises(NoSpace, match=names[1]):
         large.delete(names[1])
@@ -228,6 +234,19 @@ def test_what_needs_room_goes_when_others_have_made_it(source: Path, drive: Path
     assert large.problems() == []
     large.delete(names[1], names[2])
     assert [folder.name for folder in large.folders()] == names[:1]
+    assert large.problems() == []
+
+
+@pytest.mark.parametrize(("wanted", "left"), [(20 << 20, 2), (50 << 20, 1)])
+def test_room_is_had_from_a_newer_one_where_the_oldest_needs_some(
+    source: Path, drive: Path, wanted: int, left: int
+) -> None:
+    large = LargeNights(source, drive / "repo")
+    names = one_that_needs_room(large)
+    run("pin", large.repository, names[0])
+    fill_blocks(drive)
+    run("prune", large.repository, "--min-free", f"{wanted}", code=0 if left == 2 else 12)
+    assert [folder.name for folder in large.folders()] == names[:left]
     assert large.problems() == []
 
 
