@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mirrorback.engine import removable
 from mirrorback.engine.events import Events, Phase
@@ -22,7 +22,7 @@ from mirrorback.engine.history import History
 from mirrorback.engine.space import Freed, Space
 from mirrorback.errors import Damaged, MirrorbackError, NoSpace, Refused
 from mirrorback.model import Snapshot
-from mirrorback.store import past, probe, publish, supersede
+from mirrorback.store import past, probe, publish, supersede, system
 from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import DELETING, Catalog, Unopened, translated
 from mirrorback.store.in_use import InUse
@@ -30,13 +30,18 @@ from mirrorback.store.lock import Lock
 from mirrorback.store.record import Replaced
 from mirrorback.store.repository import (
     CATALOG,
+    TRASH,
     Repository,
     drive_errors,
     give_up_reserve,
     make_reserve,
 )
 
+if TYPE_CHECKING:
+    from mirrorback.store.clearing_helper import Helpers
+
 T = TypeVar("T")
+HELPED = 20_000  # files to be removed, from which it pays to start processes for it
 
 
 class Irremovable(Damaged):
@@ -125,12 +130,15 @@ class Removal:
         self._history = History(repo, catalog, now, b"/")
         self._spare = self._sparable()
         self._recovered = True
+        self._helpers: Helpers | None = None
 
     def __enter__(self) -> Removal:
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self._history.let_go()
+        if self._helpers is not None:
+            self._helpers.close()
         make_reserve(self.repo.inner)
 
     def _sparable(self) -> list[Callable[[], None]]:
@@ -171,6 +179,7 @@ class Removal:
         """
         freed: dict[int, Freed] = {}
         waiting = sorted(snapshots, key=lambda one: one.id)
+        self._have_helpers(waiting)
         frees = self.predicted(waiting)
         self.events.phase(Phase.DELETE, sum(snapshot.files for snapshot in waiting))
         while waiting:
@@ -198,6 +207,19 @@ class Removal:
                 ) from failure
             waiting = later
         return freed
+
+    def _have_helpers(self, snapshots: Sequence[Snapshot]) -> None:
+        """Let processes start where there is much to remove, and more than one can do it."""
+        if self._helpers is not None or sum(one.files for one in snapshots) < HELPED:
+            return
+        if (os.cpu_count() or 1) > 1 and not system.is_rotational(self.repo.path):
+            from mirrorback.store.clearing_helper import Helpers
+
+            trash = self.repo.open_inner(TRASH)
+            try:
+                self._helpers = Helpers(trash)
+            finally:
+                os.close(trash)
 
     def predicted(self, snapshots: Sequence[Snapshot]) -> dict[int, Freed]:
         """What each will free, by its id, when they go in this order; nothing where the drive
@@ -259,7 +281,12 @@ class Removal:
         if self._is_going(snapshot):
             # It was cut short by a full drive, after its commit.
             publish.finish_removal(
-                self.repo, self.catalog, snapshot.id, snapshot.name, self.events.advance
+                self.repo,
+                self.catalog,
+                snapshot.id,
+                snapshot.name,
+                self.events.advance,
+                self._helpers,
             )
             return
         about = removable.require_folder(self.repo, self.catalog, snapshot)
@@ -271,6 +298,7 @@ class Removal:
             snapshot.name,
             self._rebased(snapshot),
             self.events.advance,
+            self._helpers,
         )
         removable.tell(self.events, snapshot, about, spared)
 

@@ -123,6 +123,11 @@ class Sparing:
         self._number = number
         self._name = os.fsencode(name)
         self._lock = threading.Lock()
+        # What becomes whole elsewhere in this removal; in the folder it is still a delta.
+        rows = catalog.db.execute(
+            "SELECT object FROM replacing WHERE removal = ? AND form != ?", (number, schema.DELTA)
+        )
+        self._whole = {row[0] for row in rows}
         self.first: bytes | None = None  # of what was set aside: where it is, in the repository
         self.count = 0
 
@@ -148,13 +153,13 @@ class Sparing:
         for name in files:
             stem = name.removesuffix(DELTA_SUFFIX)
             if stem != name and stem in known_files and name not in known_files:
-                if self._is_delta(directory, stem):
+                row = self._entry(directory, stem)
+                if row is not None and row.drive == schema.DELTA:
                     others = (others - {name}) | (files & {stem})  # beside it: someone's own
-                elif stem not in files:
-                    others -= {name}  # of what has become whole elsewhere
+                elif row is not None and row.object in self._whole and stem not in files:
+                    others -= {name}
         if others:
-            missing = (known_files | known_folders) - files - folders
-            others = {name for name in others if not _is_alias(fd, name, missing)}
+            others -= _aliases(fd, others, (known_files | known_folders) - files - folders)
         for name in sorted(others):
             self._set_aside(fd, path, name)
         return others
@@ -168,11 +173,10 @@ class Sparing:
             files, folders = row.fetchone()
         return set(files.split(b"/") if files else ()), set(folders.split(b"/") if folders else ())
 
-    def _is_delta(self, directory: int | None, name: bytes) -> bool:
+    def _entry(self, directory: int | None, name: bytes) -> PastRow | None:
         assert directory is not None
         with self._catalog.lock:
-            row = past.entry(self._catalog, directory, name, self._number)
-        return row is not None and row.drive == schema.DELTA
+            return past.entry(self._catalog, directory, name, self._number)
 
     def _set_aside(self, fd: int, path: bytes, name: bytes) -> None:
         with self._lock:
@@ -205,14 +209,18 @@ class Sparing:
         raise FileExistsError(errno.EEXIST, "there is too much of that name", self._name + ASIDE)
 
 
-def _is_alias(fd: int, name: bytes, missing: Set[bytes]) -> bool:
-    """Whether a name is one of those that are missing, as the drive writes it."""
-    for other in missing:
-        with contextlib.suppress(OSError):
-            one, two = (os.stat(n, dir_fd=fd, follow_symlinks=False) for n in (name, other))
-            if os.path.samestat(one, two):
-                return True
-    return False
+def _aliases(fd: int, names: Set[bytes], missing: Set[bytes]) -> set[bytes]:
+    """Those of some names that are one of the missing, as the drive writes it."""
+    found = {_inode(fd, name) for name in missing} - {None}
+    return {name for name in names if found and _inode(fd, name) in found}
+
+
+def _inode(fd: int, name: bytes) -> tuple[int, int] | None:
+    try:
+        st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except (OSError, ValueError):
+        return None
+    return st.st_dev, st.st_ino
 
 
 def _move(fd: int, name: bytes, into: int) -> bytes:
