@@ -310,20 +310,23 @@ class Removal:
         return any(number == snapshot.id for number, *_rest in self.catalog.in_state(DELETING))
 
     def _rebased(self, snapshot: Snapshot) -> list[Replaced]:
-        """The deltas that cannot do without a snapshot, written anew (`rebase`)."""
+        """The deltas that cannot do without a snapshot, written anew (`rebase`); what damaged
+        ones would lose with it is set apart."""
         if not past.any_deltas(self.catalog):
             return []
+        from mirrorback.engine.bereft import keep
         from mirrorback.engine.rebase import rebase
 
         self._history.refreshed()
         try:
-            return rebase(self._history, snapshot.id)
+            replaced, lost = rebase(self._history, snapshot.id)
         except Damaged as error:
-            supersede.clear_redo(self.repo, self.catalog)
             raise Irremovable(
-                f"{snapshot.name} stays, since older versions of large files depend on it, and one"
-                f" is damaged ({error}): `mirrorback verify` names it"
+                f"{snapshot.name} stays, since older versions of large files depend on it: {error}"
             ) from error
+        for one in lost:
+            keep(self._history, snapshot, one, self.events)
+        return replaced
 
     def insist(self, act: Callable[[], T]) -> T:
         """Do something that may need room; again, where there is none, without what can be

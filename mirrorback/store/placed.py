@@ -23,6 +23,7 @@ from mirrorback.store.repository import CURRENT, DELTA_SUFFIX, INNER, Repository
 COARSE_NS = 2_000_000_000  # no drive's times are coarser
 ASIDE = b".set-aside"
 NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
+NO_FOLDER = (errno.ENOENT, *NOT_A_FOLDER)
 # In one row: between two rows other threads would go on, and this one wait for them.
 _JOINED = "CAST(group_concat(CAST(name AS TEXT), '/') FILTER (WHERE kind {} 2) AS BLOB)"
 _NAMES = (

@@ -1,0 +1,330 @@
+"""What depends on a snapshot that goes, where some of it is damaged; and what is in its folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import Heard, LargeNights, Nights, change_pages
+
+from mirrorback.engine import rebase, removal
+from mirrorback.engine.delete import delete
+from mirrorback.errors import DeltaTooLarge
+from mirrorback.store.delta_writer import DeltaWriter
+
+DELTA = "d/image.rdiff.zst"
+
+
+@pytest.fixture
+def contents(large: LargeNights, image: Path) -> list[bytes]:
+    """Four nights of a large file, the last of them the mirror; what it was in each."""
+    found = []
+    for night in range(4):
+        change_pages(image, night)
+        found.append(image.read_bytes())
+        large.backup()
+    return found
+
+
+def flip(path: Path, at: int) -> None:
+    """A bit flips, and no time tells."""
+    st = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at % st.st_size)
+        byte = file.read(1)
+        file.seek(at % st.st_size)
+        file.write(bytes([byte[0] ^ 4]))
+    os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+
+
+def remove(nights: Nights, name: str) -> Heard:
+    """Delete a snapshot; what it says."""
+    heard = Heard()
+    delete(str(nights.repository), [name], dry_run=False, now=nights.now, events=heard)
+    assert name not in [folder.name for folder in nights.folders()]
+    return heard
+
+
+def restored(nights: Nights, to: Path, at: str) -> bytes:
+    """A version of the large file."""
+    nights.restore(to, at=at)
+    return (to / "d" / "image").read_bytes()
+
+
+def damaged(nights: Nights) -> list[Path]:
+    """What has been set apart."""
+    top = nights.repository / ".mirrorback" / "damaged"
+    return sorted(top.iterdir()) if top.exists() else []
+
+
+def test_a_delta_in_the_middle_is_damaged(
+    large: LargeNights, contents: list[bytes], tmp_path: Path
+) -> None:
+    """The version before it cannot be rebuilt: the snapshot goes, and what it held is kept."""
+    first, second, third = large.folders()
+    flip(second / DELTA, 30)
+    was = (second / DELTA).read_bytes()
+    heard = remove(large, second.name)
+    [kept] = damaged(large)
+    assert kept.read_bytes() == was
+    [(said, path)] = heard.warnings
+    assert path == b"d/image" and kept.name in said and second.name in said
+    assert restored(large, tmp_path / "third", third.name) == contents[2]
+    assert [(p.path, p.snapshots) for p in large.problems()] == [(b"d/image", (first.name,))]
+    remove(large, first.name)
+    remove(large, third.name)
+    assert large.problems() == [] and damaged(large) == [kept]
+
+
+def test_a_version_that_is_damaged_itself_costs_no_other(
+    large: LargeNights, contents: list[bytes], tmp_path: Path
+) -> None:
+    first, second, third = large.folders()
+    flip(first / DELTA, 30)
+    was = (second / DELTA).read_bytes()
+    remove(large, second.name)
+    assert [path.read_bytes() for path in damaged(large)] == [was]
+    assert restored(large, tmp_path / "third", third.name) == contents[2]
+
+
+def test_a_lost_index_loses_nothing(
+    large: LargeNights, contents: list[bytes], tmp_path: Path
+) -> None:
+    """The frames tell all that it did."""
+    first, second, _third = large.folders()
+    flip(first / DELTA, -3)
+    assert remove(large, second.name).warnings == []
+    assert restored(large, tmp_path / "first", first.name) == contents[0]
+    assert damaged(large) == []
+
+
+def test_what_the_deltas_are_over_is_damaged(
+    large: LargeNights, contents: list[bytes], tmp_path: Path
+) -> None:
+    """They give the same as before when the mirror's file is what it was again."""
+    first, second, third = large.folders()
+    image = large.current / "d" / "image"
+    flip(image, 12345)
+    for name in (second.name, third.name):
+        assert remove(large, name).warnings == []
+    assert damaged(large) == []
+    flip(image, 12345)
+    assert restored(large, tmp_path / "first", first.name) == contents[0]
+    assert large.problems() == []
+
+
+def test_what_the_deltas_are_over_cannot_be_read(
+    large: LargeNights,
+    contents: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second, _third = large.folders()
+    whole = (large.current / "d" / "image").stat().st_ino
+    pread = os.pread
+
+    def bad(fd: int, size: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino == whole:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, size, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", bad)
+        remove(large, second.name)
+    assert damaged(large) == []
+    assert restored(large, tmp_path / "first", first.name) == contents[0]
+    assert large.problems() == []
+
+
+def test_the_last_whole_version_is_damaged(
+    large: LargeNights, contents: list[bytes], image: Path
+) -> None:
+    """All that can be read of the version before it becomes whole; `verify` knows it."""
+    image.unlink()
+    large.backup()
+    *_, before, last = large.folders()
+    flip(last / "d" / "image", 12345)
+    assert remove(large, last.name).warnings == []
+    found = (before / "d" / "image").read_bytes()
+    assert [at for at in range(len(found)) if found[at] != contents[2][at]] == [12345]
+    assert before.name in [name for p in large.problems() for name in p.snapshots]
+
+
+def test_the_last_whole_version_cannot_be_read(
+    large: LargeNights,
+    contents: list[bytes],
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image.unlink()
+    large.backup()
+    first, _second, _before, last = large.folders()
+    whole = (last / "d" / "image").stat().st_ino
+    pread = os.pread
+
+    def bad(fd: int, size: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino == whole and offset <= 1 << 20 < offset + size:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, size, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", bad)
+        heard = remove(large, last.name)
+    [kept] = damaged(large)
+    assert kept.read_bytes() == contents[3]
+    assert [path for _said, path in heard.warnings] == [b"d/image"]
+    redo = large.repository / ".mirrorback" / "redo"
+    assert list(redo.iterdir()) == []
+    for name in (first.name, large.folders()[0].name, large.folders()[-1].name):
+        if (large.repository / name).exists():
+            remove(large, name)
+    assert kept.read_bytes() == contents[3]
+
+
+def test_a_composed_delta_with_too_many_parts_becomes_whole(
+    large: LargeNights,
+    contents: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_rest: Any) -> int:
+        raise DeltaTooLarge("too many")
+
+    first, second, _third = large.folders()
+    with monkeypatch.context() as patched:
+        patched.setattr(DeltaWriter, "finish", full)
+        remove(large, second.name)
+    assert (first / "d" / "image").read_bytes() == contents[0]
+    assert large.problems() == []
+
+
+def test_what_the_drive_does_not_read_back_removes_nothing(
+    large: LargeNights, contents: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delta that is not right never takes the place of one that is."""
+    literal = DeltaWriter.literal
+
+    def wrong(self: DeltaWriter, data: bytes) -> None:
+        literal(self, bytes([data[0] ^ 1]) + data[1:])
+
+    _first, second, _third = large.folders()
+    with monkeypatch.context() as patched:
+        patched.setattr(DeltaWriter, "literal", wrong)
+        with pytest.raises(Exception, match="cannot be read back"):
+            remove(large, second.name)
+    assert second.exists() and large.problems() == []
+    assert list((large.repository / ".mirrorback" / "redo").iterdir()) == []
+    remove(large, second.name)
+    assert large.problems() == []
+
+
+def test_no_room_for_all_leaves_nothing_of_some(
+    large: LargeNights, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two files the first was written anew: what that took is free again."""
+    twin = image.parent / "twin"
+    twin.write_bytes(image.read_bytes()[::-1])
+    for night in range(3):
+        change_pages(image, night)
+        change_pages(twin, 100 + night)
+        large.backup()
+    written = []
+    one = rebase._Rebase.one
+
+    def full(self: Any, number: int, base: int) -> Any:
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(number)
+        return one(self, number, base)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rebase._Rebase, "one", full)
+        with large.history() as history, pytest.raises(OSError, match="No space"):
+            rebase.rebase(history, history.snapshots()[1].id)
+    assert written
+    assert list((large.repository / ".mirrorback" / "redo").iterdir()) == []
+
+
+# --- what is in its folder -------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "helped"])
+def three(
+    nights: Nights, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Nights]:
+    """Three nights of some folders, one of which has nothing in it; with and without helpers."""
+    if request.param:
+        monkeypatch.setattr(removal, "HELPED", 0)
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for number in range(60):
+        folder = nights.source / f"d{number % 7}" / f"e{number}"
+        folder.mkdir(parents=True)
+        (folder / os.fsdecode(b"odd\xff\n")).write_text("odd")
+        (folder / "plain").write_text("plain")
+    (nights.source / "empty").mkdir()
+    (nights.source / "deep" / "/".join(["x" * 200] * 15)).mkdir(parents=True)
+    for night in range(3):
+        (nights.source / "small").write_text(str(night))
+        time.sleep(0.03)
+        nights.backup()
+    yield nights
+
+
+def test_nothing_is_left_of_it(three: Nights) -> None:
+    first, second = three.folders()
+    assert remove(three, first.name).warnings == []
+    assert list((three.repository / ".mirrorback" / "trash").iterdir()) == []
+    assert three.problems() == []
+    assert remove(three, second.name).warnings == [] and three.problems() == []
+
+
+def test_what_is_not_its_own_is_set_aside(three: Nights) -> None:
+    first, _second = three.folders()
+    (first / "empty" / "mine").write_text("1")
+    (first / "d1" / "plain.rdiff.zst").write_text("2")
+    e = first / "d0" / "e0"
+    (e / "plain.rdiff.zst").write_text("3")
+    (e / "plain").unlink()
+    (e / "plain").mkdir()
+    (e / "plain" / "mine").write_text("4")
+    (first / "d2" / "e2" / "mine").symlink_to("/etc")
+    heard = remove(three, first.name)
+    assert len(heard.warnings) == 1 and "5 in the folder" in heard.warnings[0][0]
+    aside = three.repository / f"{first.name}.set-aside"
+    found = [p for p in aside.rglob("*") if p.is_symlink() or not p.is_dir()]
+    assert sorted(str(p.relative_to(aside)) for p in found) == [
+        "d0/e0/plain.rdiff.zst",
+        "d0/e0/plain/mine",
+        "d1/plain.rdiff.zst",
+        "d2/e2/mine",
+        "empty/mine",
+    ]
+    assert three.problems() == []
+
+
+def test_a_failing_drive_ends_it_and_the_next_goes_on(
+    three: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _second = three.folders()
+    calls = []
+    rmdir = os.rmdir
+
+    def fail(name: Any, *rest: Any, **more: Any) -> None:
+        calls.append(name)
+        if len(calls) == 5:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rmdir(name, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", fail)
+        with pytest.raises(Exception, match="drive failed"):
+            three.delete(first.name)
+    three.backup()
+    assert list((three.repository / ".mirrorback" / "trash").iterdir()) == []
+    assert three.problems() == []
