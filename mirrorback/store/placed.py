@@ -14,8 +14,9 @@ import os
 import threading
 from collections.abc import Mapping, Set
 
+from mirrorback.errors import Refused
 from mirrorback.model import Kind
-from mirrorback.store import past, schema, system, tree
+from mirrorback.store import past, schema, settings, system, tree
 from mirrorback.store.catalog import ROOT_DIR, Catalog
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import CURRENT, DELTA_SUFFIX, INNER, Repository
@@ -111,6 +112,18 @@ def renamed_to(repo: Repository, catalog: Catalog, number: int) -> bytes | None:
             if entry.is_dir(follow_symlinks=False):
                 return name
     return None
+
+
+def require_unmounted(repo: Repository, path: bytes) -> None:
+    """Raises Refused where something is mounted in a folder of the repository, or at it: it has
+    other files, perhaps of the same names, and is not to be removed with the folder."""
+    top = os.path.join(repo.path, path)
+    for point in system.mount_points():
+        if point == top or point.startswith(top + b"/"):
+            raise Refused(
+                f"something is mounted at {settings.escape(point)}, which is to be removed:"
+                " unmount it, and run again"
+            )
 
 
 class Sparing:

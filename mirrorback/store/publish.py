@@ -64,6 +64,7 @@ from mirrorback.store.replaced import discard as discard_new_catalog
 from mirrorback.store.repository import (
     CURRENT,
     INCOMING,
+    INNER,
     MIRROR,
     README,
     SALVAGE,
@@ -280,7 +281,8 @@ def finish_removal(
     progress: Progress,
     helpers: Helpers | None = None,
 ) -> placed.Sparing:
-    """The rest of a removal that has been committed."""
+    """The rest of a removal that has been committed.  Raises Refused where something has been
+    mounted there since."""
     replaced = [what for what in supersede.pending(catalog) if what.removal == number]
     _give(repo, catalog, replaced)
     sparing = placed.Sparing(repo, catalog, number, name)
@@ -289,6 +291,7 @@ def finish_removal(
     try:
 
         def empty() -> None:
+            placed.require_unmounted(repo, tree.join(tree.join(INNER, TRASH), folder))
             crew = None if helpers is None else helpers.on(folder)
             with catalog.held():
                 clearing.clear(trash, folder, catalog, number, crew=crew, progress=progress)
@@ -296,6 +299,7 @@ def finish_removal(
 
         empty()  # an earlier attempt may have come so far, and someone made such a folder since
         if placed.at(repo, catalog, number, name) is placed.Place.OURS:
+            placed.require_unmounted(repo, folder)
             os.rename(folder, folder, src_dir_fd=repo.fd, dst_dir_fd=trash)
             os.fsync(repo.fd)
             empty()

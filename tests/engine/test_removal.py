@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filesystems import require_root
 from runs import Heard, LargeNights, Nights, change_pages
 
 from mirrorback.engine import rebase, removal
 from mirrorback.engine.delete import delete
-from mirrorback.errors import DeltaTooLarge
+from mirrorback.errors import DeltaTooLarge, MirrorbackError, Refused
+from mirrorback.store import clearing
 from mirrorback.store.delta_writer import DeltaWriter
 
 DELTA = "d/image.rdiff.zst"
@@ -327,4 +331,53 @@ def test_a_failing_drive_ends_it_and_the_next_goes_on(
             three.delete(first.name)
     three.backup()
     assert list((three.repository / ".mirrorback" / "trash").iterdir()) == []
+    assert three.problems() == []
+
+
+@contextlib.contextmanager
+def bound(what: Path, at: Path) -> Iterator[None]:
+    """A folder that is seen at another place as well."""
+    require_root()
+    subprocess.run(["mount", "--bind", what, at], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", at], check=True)
+
+
+def test_what_is_mounted_in_its_folder_is_not_gone_into(three: Nights) -> None:
+    """It has just the names that the snapshot has."""
+    first, second = three.folders()
+    with bound(three.source / "d1", first / "d1"):
+        with pytest.raises(Refused, match="unmount it"):
+            three.delete(second.name, first.name)
+        assert (three.source / "d1" / "e1" / "plain").read_text() == "plain"
+        assert first.exists() and second.exists(), "nothing at all is deleted"
+        three.prune(last=1)
+        assert [folder.name for folder in three.folders()] == [first.name]
+        assert "unmount it" in three.heard.warnings[0][0]
+    three.delete(first.name)
+    assert three.problems() == []
+
+
+def test_what_is_mounted_there_after_the_commit(
+    three: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _second = three.folders()
+    inner = three.repository / ".mirrorback"
+
+    def cut(*_rest: Any, **_more: Any) -> None:
+        raise InterruptedError(errno.EINTR, "cut here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clearing, "clear", cut)
+        with pytest.raises(MirrorbackError):
+            three.delete(first.name)
+    folder = inner / "trash" / first.name if not first.exists() else first
+    with bound(three.source / "d1", folder / "d1"):
+        with pytest.raises(MirrorbackError, match="unmount it"):
+            three.backup()
+        assert (three.source / "d1" / "e1" / "plain").read_text() == "plain"
+    three.backup()
+    assert not first.exists() and list((inner / "trash").iterdir()) == []
     assert three.problems() == []
