@@ -12,7 +12,7 @@ import enum
 import errno
 import os
 import threading
-from collections.abc import Mapping, Set
+from collections.abc import Set
 
 from mirrorback.errors import Refused
 from mirrorback.model import Kind
@@ -60,9 +60,9 @@ def at(repo: Repository, catalog: Catalog, number: int, name: str) -> Place:
             raise
         return Place.FOREIGN
     try:
-        rows = {row.name: row for row in past.entries(catalog, ROOT_DIR, number)}
         same = system.inode_number(os.fstat(fd).st_ino) == root
-        return Place.OURS if _is_like(fd, rows, same_number=same) else Place.FOREIGN
+        like = _is_like(fd, catalog, number, same_number=same)
+        return Place.OURS if like else Place.FOREIGN
     finally:
         os.close(fd)
 
@@ -73,15 +73,17 @@ def _root(catalog: Catalog, number: int) -> int:
     return root
 
 
-def _is_like(fd: int, rows: Mapping[bytes, PastRow], *, same_number: bool) -> bool:
-    if same_number and not rows:
+def _is_like(fd: int, catalog: Catalog, number: int, *, same_number: bool) -> bool:
+    if same_number and not past.any_entries(catalog, ROOT_DIR, number):
         return True
     empty = True
     with os.scandir(fd) as entries:
-        for entry in entries:
+        for entry in entries:  # most of the time the first will do
             empty = False
             name = os.fsencode(entry.name)
-            row = rows.get(name) or rows.get(name.removesuffix(DELTA_SUFFIX))
+            row = past.entry(catalog, ROOT_DIR, name, number)
+            if row is None and name.endswith(DELTA_SUFFIX):
+                row = past.entry(catalog, ROOT_DIR, name.removesuffix(DELTA_SUFFIX), number)
             if row is None:
                 continue
             with contextlib.suppress(FileNotFoundError):

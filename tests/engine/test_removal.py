@@ -18,7 +18,7 @@ from runs import Heard, LargeNights, Nights, change_pages
 from mirrorback.engine import rebase, removal
 from mirrorback.engine.delete import delete
 from mirrorback.errors import DeltaTooLarge, MirrorbackError, Refused
-from mirrorback.store import clearing
+from mirrorback.store import clearing, in_use, past, placed
 from mirrorback.store.delta_writer import DeltaWriter
 
 DELTA = "d/image.rdiff.zst"
@@ -381,3 +381,44 @@ def test_what_is_mounted_there_after_the_commit(
     three.backup()
     assert not first.exists() and list((inner / "trash").iterdir()) == []
     assert three.problems() == []
+
+
+def test_a_folder_that_cannot_be_opened_may_be_in_use(
+    three: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no descriptor left nobody knows whether it is being read: it stays."""
+    first, _second = three.folders()
+    opened = os.open
+
+    def none_left(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if path == os.fsencode(first.name):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, flags, *rest, **more)
+
+    with three.history() as history, monkeypatch.context() as patched:
+        patched.setattr(os, "open", none_left)
+        with pytest.raises(OSError, match="Too many"), in_use.alone(history.repo, first.name):
+            pass
+
+
+def test_many_names_at_the_top_are_not_all_asked_for(
+    three: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a folder is, its first names tell: a million of them would not fit into memory."""
+    asked: list[bytes] = []
+    entry = past.entry
+
+    def counted(catalog: Any, directory: int, name: bytes, snapshot: int) -> Any:
+        asked.append(name)
+        return entry(catalog, directory, name, snapshot)
+
+    def never(*_rest: Any) -> Any:
+        raise AssertionError("all entries of a folder")
+
+    first, _second = three.folders()
+    with three.history() as history, monkeypatch.context() as patched:
+        patched.setattr(past, "entry", counted)
+        patched.setattr(past, "entries", never)
+        number = history.snapshots()[0].id
+        found = placed.at(history.repo, history.catalog, number, first.name)
+    assert found is placed.Place.OURS and len(asked) == 1
