@@ -17,8 +17,8 @@ from runs import Heard, LargeNights, Nights, change_pages
 
 from mirrorback.engine import rebase, removal
 from mirrorback.engine.delete import delete
-from mirrorback.errors import DeltaTooLarge, MirrorbackError, Refused
-from mirrorback.store import clearing, in_use, past, placed
+from mirrorback.errors import DeltaTooLarge, MirrorbackError, NoSpace, Refused
+from mirrorback.store import clearing, in_use, past, placed, supersede
 from mirrorback.store.delta_writer import DeltaWriter
 
 DELTA = "d/image.rdiff.zst"
@@ -253,6 +253,45 @@ def test_no_room_for_all_leaves_nothing_of_some(
             rebase.rebase(history, history.snapshots()[1].id)
     assert written
     assert list((large.repository / ".mirrorback" / "redo").iterdir()) == []
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_a_snapshot_goes_while_the_mirror_waits_for_room(
+    large: LargeNights,
+    contents: list[bytes],
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    victim: int,
+) -> None:
+    """Also the one that only the version shows whose delta has just been made."""
+    patch = supersede.patch
+    full = [True]
+
+    def no_room(*rest: Any) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        patch(*rest)
+
+    monkeypatch.setattr(supersede, "patch", no_room)
+    change_pages(image, 9)
+    contents.append(image.read_bytes())
+    with pytest.raises(NoSpace):
+        large.backup()
+    name = large.folders()[-1 - victim].name
+    going = removal.Removal._remove
+
+    def makes_room(self: Any, snapshot: Any) -> None:
+        going(self, snapshot)
+        full.clear()
+
+    monkeypatch.setattr(removal.Removal, "_remove", makes_room)
+    large.delete(name)
+    assert (large.current / "d" / "image").read_bytes() == contents[-1]
+    assert large.problems() == []
+    del contents[3 - victim]
+    for number, folder in enumerate(large.folders()):
+        assert restored(large, tmp_path / folder.name, folder.name) == contents[number]
 
 
 # --- what is in its folder -------------------------------------------------------------------
