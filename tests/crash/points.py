@@ -854,7 +854,7 @@ def main() -> None:
     first, step, error, on = [*map(int, numbers), 0, 0][:4]
     kind = {k.__name__: k for k in SCENARIOS}[name.split("@")[0]]
     if "@" in name:
-        for one in (Recovery, LargeRecovery, RebuildRecovery, LostNight):
+        for one in (Recovery, LargeRecovery, MixedRecovery, RebuildRecovery, LostNight):
             one.percent = int(name.split("@")[1])
     print(points(kind, Path(folder), first, step, error, on))
 

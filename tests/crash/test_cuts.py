@@ -83,7 +83,6 @@ def test_the_recovery_of_large_files_killed_too(
     assert points(library, tmp_path, f"LargeRecovery@{percent}", 1, 3 * STEP) > 10 // STEP
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("percent", [50, 97])
 def test_a_rebuild_killed_after_one_that_was(library: Path, tmp_path: Path, percent: int) -> None:
     assert points(library, tmp_path, f"RebuildRecovery@{percent}", 1, 8 * STEP) > 10 // STEP
@@ -100,11 +99,11 @@ def test_a_rebuild_failing_after_a_night_that_was_killed(
     library: Path, tmp_path: Path, error: int
 ) -> None:
     assert points(library, tmp_path, "LostNight@95", 1 + error % STEP, 12 * STEP, error, 1) > 1
-=======
+
+
 @pytest.mark.parametrize("percent", [20, 40, 55, 70, 90])
 def test_a_removal_killed_and_the_next_one_too(library: Path, tmp_path: Path, percent: int) -> None:
     assert points(library, tmp_path, f"MixedRecovery@{percent}", 1, 3 * STEP) > 10 // STEP
->>>>>>> 96f2190 (What is mounted in a folder is not removed with it; delete and prune are cut at every call, and their recovery)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
