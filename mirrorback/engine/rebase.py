@@ -29,10 +29,11 @@ from mirrorback.store.repository import REDO, undo_name
 
 
 class Lost(NamedTuple):
-    """An object whose delta cannot be read, or not all that it is over: of that, what goes."""
+    """An object whose delta cannot be read, or not all that it is over."""
 
     object: int
-    needed: tuple[int, ...]  # objects; none where there is no delta any more
+    needed: tuple[int, ...]  # objects that go: none where nothing of it is left on the drive
+    itself: bool  # its own delta cannot be read: it needs these for less than all of it
 
 
 def rebase(history: History, snapshot: int) -> tuple[list[Replaced], list[Lost]]:
@@ -84,12 +85,28 @@ class _Rebase:
 
     def lost(self, number: int, base: int) -> Lost:
         """What of a delta that cannot be written anew is to be kept."""
-        try:
-            os.close(open_object(self._history, number, delta=True))
-        except (Damaged, FileNotFoundError):
-            return Lost(number, ())
+        if not self._is_there(number, delta=True):
+            return Lost(number, (), itself=True)
         (_number, *over), base = self._way(number, base)
-        return Lost(number, (*over, base) if base in self._going else tuple(over))
+        needed = [one for one in over if self._is_there(one, delta=True)]
+        if base in self._going and self._is_there(base, delta=False):
+            needed.append(base)
+        return Lost(number, tuple(needed), self._is_damaged(number))
+
+    def _is_there(self, number: int, *, delta: bool) -> bool:
+        try:
+            os.close(open_object(self._history, number, delta=delta))
+        except (Damaged, FileNotFoundError):
+            return False
+        return True
+
+    def _is_damaged(self, number: int) -> bool:
+        try:
+            with contextlib.ExitStack() as opened:
+                self._reader(opened, number).check()
+        except (Damaged, OSError):
+            return True
+        return False
 
     def one(self, number: int, base: int) -> Replaced:
         """Write one object anew, so far a delta over another that goes.  Raises _Unreadable."""

@@ -86,14 +86,18 @@ def reading(repo: Repository) -> Iterator[Catalog]:
 
 @contextlib.contextmanager
 def removing(
-    repo: Repository, now: datetime, events: Events, patience: float = 0.0
+    repo: Repository,
+    now: datetime,
+    events: Events,
+    patience: float = 0.0,
+    *,
+    even_damaged: bool = False,
 ) -> Iterator[Removal]:
-    """What removes snapshots, as the only writer of the repository, with so many seconds of
-    patience for who reads one.  Raises Locked."""
+    """What removes snapshots, as the only writer of the repository.  Raises Locked."""
     lock = Lock.take(repo.inner)
     try:
         catalog = Catalog.open(repo.inner_path(CATALOG), write=True)
-        removal = Removal(repo, catalog, now, events, patience)
+        removal = Removal(repo, catalog, now, events, patience, even_damaged=even_damaged)
         with contextlib.closing(catalog), translated(), blamed(catalog), removal as it:
             yield it
             it.finish()
@@ -120,13 +124,18 @@ class Removal:
         now: datetime,
         events: Events,
         patience: float = 0.0,
+        *,
+        even_damaged: bool = False,
     ) -> None:
+        """With so many seconds of patience for who reads a snapshot; `even_damaged` ones go on
+        which versions depend that cannot be read."""
         self.repo = repo
         self.catalog = catalog
         self.events = events
         self.left: dict[str, str] = {}  # what stays, by its name, though it was to go: why
         self.damage: Irremovable | None = None  # the first for which one had to stay
         self._patience = patience
+        self._even_damaged = even_damaged
         self._history = History(repo, catalog, now, b"/")
         self._spare = self._sparable()
         self._recovered = True
@@ -324,6 +333,13 @@ class Removal:
             raise Irremovable(
                 f"{snapshot.name} stays, since older versions of large files depend on it: {error}"
             ) from error
+        if any(one.needed and not one.itself for one in lost) and not self._even_damaged:
+            supersede.clear_redo(self.repo, self.catalog)
+            raise Irremovable(
+                f"{snapshot.name} stays, since an older version of a large file that is damaged"
+                " depends on it: `mirrorback repair` mends what it can after `mirrorback verify`;"
+                " `mirrorback delete --even-damaged` does without that version"
+            )
         for one in lost:
             keep(self._history, snapshot, one, self.events)
         return replaced

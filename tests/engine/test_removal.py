@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from filesystems import require_root
+from program import complaint, run
 from runs import Heard, LargeNights, Nights, change_pages
 
 from mirrorback.engine import rebase, removal
 from mirrorback.engine.delete import delete
-from mirrorback.errors import DeltaTooLarge, MirrorbackError, NoSpace, Refused
+from mirrorback.errors import Damaged, DeltaTooLarge, MirrorbackError, NoSpace, Refused
 from mirrorback.store import clearing, in_use, past, placed, supersede
 from mirrorback.store.delta_writer import DeltaWriter
 
@@ -46,10 +47,17 @@ def flip(path: Path, at: int) -> None:
     os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
 
 
-def remove(nights: Nights, name: str) -> Heard:
+def remove(nights: Nights, name: str, *, even_damaged: bool = False) -> Heard:
     """Delete a snapshot; what it says."""
     heard = Heard()
-    delete(str(nights.repository), [name], dry_run=False, now=nights.now, events=heard)
+    delete(
+        str(nights.repository),
+        [name],
+        dry_run=False,
+        now=nights.now,
+        events=heard,
+        even_damaged=even_damaged,
+    )
     assert name not in [folder.name for folder in nights.folders()]
     return heard
 
@@ -73,7 +81,10 @@ def test_a_delta_in_the_middle_is_damaged(
     first, second, third = large.folders()
     flip(second / DELTA, 30)
     was = (second / DELTA).read_bytes()
-    heard = remove(large, second.name)
+    said = complaint("delete", large.repository, second.name, code=4)
+    assert "repair" in said and "--even-damaged" in said
+    assert second.exists() and damaged(large) == []
+    heard = remove(large, second.name, even_damaged=True)
     [kept] = damaged(large)
     assert kept.read_bytes() == was
     [(said, path)] = heard.warnings
@@ -91,7 +102,7 @@ def test_a_version_that_is_damaged_itself_costs_no_other(
     first, second, third = large.folders()
     flip(first / DELTA, 30)
     was = (second / DELTA).read_bytes()
-    remove(large, second.name)
+    run("delete", large.repository, second.name)
     assert [path.read_bytes() for path in damaged(large)] == [was]
     assert restored(large, tmp_path / "third", third.name) == contents[2]
 
@@ -179,7 +190,10 @@ def test_the_last_whole_version_cannot_be_read(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pread", bad)
-        heard = remove(large, last.name)
+        with pytest.raises(Damaged, match="stays"):
+            remove(large, last.name)
+        assert last.exists() and damaged(large) == []
+        heard = remove(large, last.name, even_damaged=True)
     [kept] = damaged(large)
     assert kept.read_bytes() == contents[3]
     assert [path for _said, path in heard.warnings] == [b"d/image"]
@@ -187,7 +201,7 @@ def test_the_last_whole_version_cannot_be_read(
     assert list(redo.iterdir()) == []
     for name in (first.name, large.folders()[0].name, large.folders()[-1].name):
         if (large.repository / name).exists():
-            remove(large, name)
+            remove(large, name, even_damaged=True)
     assert kept.read_bytes() == contents[3]
 
 
