@@ -20,6 +20,7 @@ SNAPSHOTS = 1000
 LARGE_FILES = 3  # beside the small ones, where all is read back
 LARGE_SIZE = 128 << 20  # bytes
 SEVERAL = 20  # snapshots of the repository that gets a new catalog, and is asked for its space
+PRUNED = 60  # snapshots of the repository that is pruned, the mirror included; half of them go
 LIST = 'exec find "$1" -ls > /dev/null'
 PAST = Path(__file__).with_name("past.py")
 
@@ -136,11 +137,37 @@ class Bench:
             run(self._mirrorback.backup(self._night))
             name = self._mirrorback.snapshots(place)[0]
             if self._peers:
-                self._make_twin(place / name)
+                self._links.mkdir()
+                self._make_twins([place / name])
             command = self._mirrorback.command("delete", str(place), name, "-q")
             self._run("delete", "mirrorback", command, number)
             if self._peers:
                 self._run("delete", "rm -rf", Command(["rm", "-rf", str(self._links)]), number)
+
+    def prune(self) -> None:
+        """Half of the snapshots of a source a quarter as large, against equal trees of hard
+        links; once."""
+        files, folders = (max(1, n // 4) for n in (self._source.files, self._source.folders))
+        source = Source(self._work / "pruned", files, folders)
+        place, cache = self._drive / "pruned", self._work / "cache"
+        mirrorback = Mirrorback(source.root, place, cache, self._mirrorback.program)
+        source.make()
+        for night in range(PRUNED):
+            if night:
+                source.change(night)
+            run(mirrorback.backup(night))
+        going = mirrorback.snapshots(place)[: PRUNED // 2]
+        self._links.mkdir()
+        self._make_twins([place / name for name in going])
+        command = mirrorback.command(
+            "prune", str(place), "--keep-last", str(PRUNED - len(going)), "-q"
+        )
+        self._run("prune", "mirrorback", command, 0)
+        if len(mirrorback.snapshots(place)) != PRUNED - len(going) - 1:
+            raise Failed("prune has left other snapshots than it should")
+        self._run("prune", "rm -rf", Command(["rm", "-rf", str(self._links)]), 0)
+        remove(place)
+        remove(source.root)
 
     def history(self) -> None:
         """Questions to a repository of a thousand snapshots of a small source."""
@@ -226,12 +253,23 @@ class Bench:
     def _copy_links(self, tree: Path) -> Command:
         return Command(["cp", "-al", str(tree), str(self._links)])
 
-    def _make_twin(self, tree: Path) -> None:
-        """A tree of links equal to `tree`: what only that one holds is copied, to be freed too."""
-        read(self._copy_links(tree))
-        for folder, _, names in os.walk(self._links):
-            for name in names:
+    def _make_twins(self, trees: Sequence[Path]) -> None:
+        """Trees of links equal to some: what only those hold is copied, to be freed too."""
+        read(Command(["cp", "-al", *map(str, trees), str(self._links)]))
+        names: dict[int, list[str]] = {}
+        for folder, _, files in os.walk(self._links):
+            for name in files:
                 path = os.path.join(folder, name)
-                if os.lstat(path).st_nlink == 2:
-                    copy = shutil.copy2(path, f"{path}.copy", follow_symlinks=False)
-                    os.replace(copy, path)
+                names.setdefault(os.lstat(path).st_ino, []).append(path)
+        for paths in names.values():
+            if os.lstat(paths[0]).st_nlink == 2 * len(paths):
+                _separate(paths)
+
+
+def _separate(paths: Sequence[str]) -> None:
+    """Make one new file of all these names of another."""
+    copy = shutil.copy2(paths[0], f"{paths[0]}.copy", follow_symlinks=False)
+    for path in paths[1:]:
+        os.unlink(path)
+        os.link(copy, path, follow_symlinks=False)
+    os.replace(copy, paths[0])

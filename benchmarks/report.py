@@ -23,6 +23,7 @@ LIMITS = {
     ("rebuild", "find -ls"): 4.0,
     ("stats", "du"): 1.0,
     ("delete", "rm -rf"): 1.2,
+    ("prune", "rm -rf"): 1.2,
     ("image", "rsync"): 0.8,
     ("image", "rdiff-backup"): 0.25,
     ("oldest", "cp"): 5.0,

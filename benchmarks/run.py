@@ -37,6 +37,7 @@ SMALL = (
     "rebuild",
     "stats",
     "delete",
+    "prune",
     "history",
     "memory",
 )
@@ -160,6 +161,7 @@ def _steps(bench: Bench, nights: set[str]) -> dict[str, Callable[[], None]]:
         "rebuild": bench.rebuild,
         "stats": bench.stats,
         "delete": bench.delete,
+        "prune": bench.prune,
         "history": bench.history,
     }
     if nights & set(BIG) and "first" not in nights:

@@ -25,6 +25,7 @@ def delete(
     dry_run: bool,
     now: datetime,
     events: Events,
+    even_damaged: bool = False,
 ) -> list[Fate]:
     """Remove snapshots by their names; the space is free when it returns.
 
@@ -32,6 +33,7 @@ def delete(
     still being read after some seconds stays, and its fate says so.  Raises Refused for the
     mirror, for what is pinned, and for what is not the snapshot's folder, NotInHistory, Locked:
     then nothing was removed; Damaged where one has to stay for that, when all others are gone.
+    `even_damaged` ones go: what versions that cannot be read need of them is set apart.
     """
     if not snapshots:
         raise UsageError("name the snapshots to delete; `mirrorback snapshots` lists them")
@@ -39,7 +41,9 @@ def delete(
         if dry_run:
             with reading(repo) as catalog:
                 return _would(repo, catalog, _chosen(repo, catalog, snapshots), now)
-        with removing(repo, now, events, removable.PATIENCE_S) as removal:
+        with removing(
+            repo, now, events, removable.PATIENCE_S, even_damaged=even_damaged
+        ) as removal:
             removal.recover()
             chosen = _chosen(repo, removal.catalog, snapshots)
             removal.remove(chosen)

@@ -1,22 +1,25 @@
 """Before a snapshot is removed: what deltas of other snapshots need of it is written anew.
 
 A delta over an object that goes is composed with that one's own, over what is left; where the
-object was whole, the version before it becomes whole.  Each is read back and compared with its
-digest before anything is removed.
+object was whole, the version before it becomes whole.  Each is proven before anything is removed:
+by its digest, or, where that cannot be had since something is damaged, by giving the very same
+as the deltas that it takes the place of.  What cannot be written anew is `Lost`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from mirrorback.engine.history import History
 from mirrorback.engine.open_large import open_object
 from mirrorback.engine.past_file import PastFile
-from mirrorback.errors import Damaged
-from mirrorback.model import Digest, Metadata
+from mirrorback.errors import Damaged, DeltaTooLarge, MirrorbackError
+from mirrorback.model import Digest
 from mirrorback.plan import delta_map
+from mirrorback.plan.delta_map import Composed
 from mirrorback.store import content, live, node, past, schema
 from mirrorback.store.delta_reader import DeltaReader
 from mirrorback.store.delta_writer import DeltaWriter
@@ -25,20 +28,53 @@ from mirrorback.store.record import Replaced
 from mirrorback.store.repository import REDO, undo_name
 
 
-def rebase(history: History, snapshot: int) -> list[Replaced]:
-    """Write into `redo/` what is to take the place of deltas that cannot do without a snapshot.
-    Raises Damaged where they cannot be read: then it has to stay.  Raises OSError."""
-    catalog = history.catalog
-    going = past.only_in(catalog, [snapshot])
-    found = past.dependents(catalog, going)
+class Lost(NamedTuple):
+    """An object whose delta cannot be read, or not all that it is over."""
+
+    object: int
+    needed: tuple[int, ...]  # objects that go: none where nothing of it is left on the drive
+    itself: bool  # its own delta cannot be read: it needs these for less than all of it
+
+
+def rebase(history: History, snapshot: int) -> tuple[list[Replaced], list[Lost]]:
+    """Write into `redo/` what is to take the place of deltas that cannot do without a snapshot,
+    but for those that are lost.  Where it fails nothing is left there.  Raises OSError, and
+    Damaged where what was written is not right."""
+    going = past.only_in(history.catalog, [snapshot])
+    found = past.dependents(history.catalog, going)
+    replaced: list[Replaced] = []
+    lost: list[Lost] = []
     if not found:
-        return []
+        return replaced, lost
     redo = history.repo.open_inner(REDO)
     try:
         work = _Rebase(history, going, redo)
-        return [work.one(number, base) for number, base in found if not work.is_lost(number, base)]
+        for number, base in found:
+            try:
+                replaced.append(work.one(number, base))
+            except _Unreadable:
+                lost.append(work.lost(number, base))
+    except BaseException:
+        for new in replaced:  # they take room that is wanted elsewhere
+            with contextlib.suppress(OSError):
+                os.unlink(undo_name(new.object), dir_fd=redo)
+        raise
     finally:
         os.close(redo)
+    return replaced, lost
+
+
+class _Unreadable(Exception):
+    """Something that was there before cannot be read."""
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Tells what cannot be read from what cannot be written."""
+    try:
+        yield
+    except (Damaged, OSError) as error:
+        raise _Unreadable from error
 
 
 class _Rebase:
@@ -47,45 +83,43 @@ class _Rebase:
         self._going = going
         self._redo = redo
 
-    def is_lost(self, number: int, base: int) -> bool:
-        """Whether nothing more can be lost of a delta: it is damaged itself, or what it needs
-        of the snapshot is gone already."""
+    def lost(self, number: int, base: int) -> Lost:
+        """What of a delta that cannot be written anew is to be kept."""
+        if not self._is_there(number, delta=True):
+            return Lost(number, (), itself=True)
         (_number, *over), base = self._way(number, base)
-        with contextlib.ExitStack() as opened:
-            try:
+        needed = [one for one in over if self._is_there(one, delta=True)]
+        if base in self._going and self._is_there(base, delta=False):
+            needed.append(base)
+        return Lost(number, tuple(needed), self._is_damaged(number))
+
+    def _is_there(self, number: int, *, delta: bool) -> bool:
+        try:
+            os.close(open_object(self._history, number, delta=delta))
+        except (Damaged, FileNotFoundError):
+            return False
+        return True
+
+    def _is_damaged(self, number: int) -> bool:
+        try:
+            with contextlib.ExitStack() as opened:
                 self._reader(opened, number).check()
-            except (Damaged, FileNotFoundError):
-                return True
-            try:
-                for one in over:
-                    self._reader(opened, one)
-                if base in self._going:
-                    os.close(open_object(self._history, base, delta=False))
-            except FileNotFoundError:
-                return True
+        except (Damaged, OSError):
+            return True
         return False
 
     def one(self, number: int, base: int) -> Replaced:
-        """Write one object anew, so far a delta over another that goes."""
+        """Write one object anew, so far a delta over another that goes.  Raises _Unreadable."""
         metadata, digest = live.object_row(self._history.catalog, number)
-        if digest is None:
-            raise Damaged("the catalog has no digest of a delta")
         chain, base = self._way(number, base)
         with contextlib.ExitStack() as opened, scratch(self._redo, undo_name(number)) as fd:
-            readers = [self._reader(opened, one) for one in chain]
+            with _reading():
+                readers = [self._reader(opened, one) for one in chain]
             if base in self._going:
+                self._write_whole(opened, fd, readers, base, digest)
                 replaced = Replaced(number, None)
-                self._write_whole(opened, fd, readers, base)
-                found = content.digest_of(fd, os.fstat(fd), digest.sparse)
             else:
-                stored = self._write_delta(fd, readers, base, (metadata, digest))
-                replaced = Replaced(number, base, stored)
-                found = self._read_back(opened, fd, base, digest)
-            if found != digest:
-                raise Damaged(
-                    "a version of a large file that depends on this snapshot is damaged:"
-                    " `mirrorback verify` names it"
-                )
+                replaced = self._write_delta(opened, fd, readers, number, base, digest)
             node.Dresser().dress_open(fd, metadata)
             return replaced
 
@@ -103,53 +137,141 @@ class _Rebase:
     def _reader(self, opened: contextlib.ExitStack, number: int) -> DeltaReader:
         fd = open_object(self._history, number, delta=True)
         opened.callback(os.close, fd)
-        return DeltaReader(fd)
+        return DeltaReader(fd, scan=True)
+
+    def _file(
+        self, opened: contextlib.ExitStack, readers: Sequence[DeltaReader], base: int
+    ) -> PastFile:
+        """What readers give over an object, which may be a delta itself.  Raises _Unreadable."""
+        with _reading():
+            way = list(readers)
+            held = past.holding(self._history.catalog, base)
+            while held is not None and held.drive == schema.DELTA and held.base is not None:
+                way.append(self._reader(opened, base))
+                base = held.base
+                held = past.holding(self._history.catalog, base)
+            whole = open_object(self._history, base, delta=False)
+            opened.callback(os.close, whole)
+            return PastFile(whole, way, changing=held is not None and held.patched)
 
     def _write_whole(
-        self, opened: contextlib.ExitStack, fd: int, readers: list[DeltaReader], base: int
+        self,
+        opened: contextlib.ExitStack,
+        fd: int,
+        readers: Sequence[DeltaReader],
+        base: int,
+        digest: Digest | None,
     ) -> None:
-        whole = open_object(self._history, base, delta=False)
-        opened.callback(os.close, whole)
-        file = PastFile(whole, readers)
-        for offset, data in file.pieces():
+        """All that can be read, though it may not be what it once was: `verify` knows that."""
+        file = self._file(opened, readers, base)
+        sparse = digest is not None and digest.sparse
+        hashing = content.hasher(sparse)
+        for offset, data in _pieces(file):
+            hashing.feed(offset, data)
             content.write_sparsely(fd, data, offset)
         os.ftruncate(fd, file.size)
+        if content.digest_of(fd, os.fstat(fd), sparse) != hashing.finish(file.size):
+            raise _unproven()
 
     def _write_delta(
-        self, fd: int, readers: list[DeltaReader], base: int, old: tuple[Metadata, Digest]
-    ) -> int:
-        """One delta of all; its size."""
-        composed = delta_map.merge(delta_map.compose(reader.segments for reader in readers))
+        self,
+        opened: contextlib.ExitStack,
+        fd: int,
+        readers: Sequence[DeltaReader],
+        number: int,
+        base: int,
+        digest: Digest | None,
+    ) -> Replaced:
+        """One delta of all."""
+        with _reading():
+            composed = delta_map.merge(delta_map.compose(reader.segments for reader in readers))
+        metadata, base_digest = live.object_row(self._history.catalog, base)
+        old, new = digest or readers[0].old_digest, base_digest or readers[-1].base_digest
+        if old is None or new is None:
+            raise MirrorbackError(
+                "the catalog has no digest of a large file that depends on this snapshot:"
+                " `mirrorback rebuild --force --digests` learns them all"
+            )
         writer = DeltaWriter(fd)
-        for length, source, offset in composed.pieces(0, composed.size):
-            if source == len(readers):
-                writer.copy(offset, length)
-            else:
-                for at, part in _parts(length):
-                    writer.literal(readers[source].literal(offset + at, part))
-        metadata, digest = live.object_row(self._history.catalog, base)
-        assert digest is not None
-        return writer.finish(old[0].size, old[1], metadata.size, digest)
+        try:
+            for _at, copied, piece in _ranges(composed, readers):
+                if copied is None:
+                    writer.literal(piece)
+                else:
+                    writer.copy(*copied)
+            stored = writer.finish(composed.size, old, metadata.size, new)
+        except DeltaTooLarge:
+            os.ftruncate(fd, 0)
+            self._write_whole(opened, fd, readers, base, digest)
+            return Replaced(number, None)
+        except ValueError as error:  # they are not of files of these sizes
+            raise _Unreadable from error
+        self._prove(opened, fd, base, old, composed, readers)
+        return Replaced(number, base, stored)
 
-    def _read_back(
-        self, opened: contextlib.ExitStack, fd: int, base: int, digest: Digest
-    ) -> Digest:
-        """The digest of what a new delta gives, through those that its base needs."""
-        readers = [DeltaReader(fd)]
-        held = past.holding(self._history.catalog, base)
-        while held is not None and held.drive == schema.DELTA and held.base is not None:
-            readers.append(self._reader(opened, base))
-            base = held.base
-            held = past.holding(self._history.catalog, base)
-        whole = open_object(self._history, base, delta=False)
-        opened.callback(os.close, whole)
-        file = PastFile(whole, readers)
-        hashing = content.hasher(digest.sparse)
-        for offset, data in file.pieces():
-            hashing.feed(offset, data)
-        return hashing.finish(file.size)
+    def _prove(
+        self,
+        opened: contextlib.ExitStack,
+        fd: int,
+        base: int,
+        digest: Digest,
+        composed: Composed,
+        readers: Sequence[DeltaReader],
+    ) -> None:
+        """Raises Damaged unless a new delta gives what the catalog says, or else, if what it is
+        over is damaged, just what the former deltas do."""
+        new = DeltaReader(fd)
+        with contextlib.suppress(_Unreadable):
+            file = self._file(opened, [new], base)
+            hashing = content.hasher(digest.sparse)
+            for offset, data in _pieces(file):
+                hashing.feed(offset, data)
+            if hashing.finish(file.size) == digest:
+                return
+        ours = delta_map.compose([new.segments])
+        if ours.size != composed.size:
+            raise _unproven()
+        for at, copied, piece in _ranges(composed, readers):
+            length = len(piece) if copied is None else copied[1]
+            done = 0
+            for part, source, offset in ours.pieces(at, at + length):
+                if copied is not None:
+                    right = source == 1 and offset == copied[0] + done
+                else:
+                    right = source == 0 and new.literal(offset, part) == piece[done : done + part]
+                if not right:
+                    raise _unproven()
+                done += part
 
 
-def _parts(length: int) -> Iterator[tuple[int, int]]:
-    for at in range(0, length, content.CHUNK):
-        yield at, min(content.CHUNK, length - at)
+def _ranges(
+    composed: Composed, readers: Sequence[DeltaReader]
+) -> Iterator[tuple[int, tuple[int, int] | None, bytes]]:
+    """A version from its beginning to its end: where a range begins, and what it copies of the
+    base, as (offset, length), or its bytes, 1 MiB at most.  Raises _Unreadable."""
+    at = 0
+    for length, source, offset in composed.pieces(0, composed.size):
+        if source == len(readers):
+            yield at, (offset, length), b""
+            at += length
+            continue
+        for begin in range(0, length, content.CHUNK):
+            with _reading():
+                piece = readers[source].literal(offset + begin, min(content.CHUNK, length - begin))
+            yield at, None, piece
+            at += len(piece)
+
+
+def _pieces(file: PastFile) -> Iterator[tuple[int, bytes]]:
+    """All content of a version.  Raises _Unreadable."""
+    for offset in range(0, file.size, content.CHUNK):
+        with _reading():
+            data = file.pread(offset, content.CHUNK)
+        yield offset, data
+
+
+def _unproven() -> Damaged:
+    return Damaged(
+        "what was written to the drive cannot be read back as it was written: see what the system's"
+        " log says of the drive, and run again"
+    )

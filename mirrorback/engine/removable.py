@@ -61,7 +61,8 @@ def require(repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot]) -> N
 
 def require_folder(repo: Repository, catalog: Catalog, snapshot: Snapshot) -> str | None:
     """What is to be told of a snapshot's folder that is not there.  Raises Refused where it
-    has to be brought back first, or something else stands in its place."""
+    has to be brought back first, something else stands in its place, or is mounted in it."""
+    placed.require_unmounted(repo, os.fsencode(snapshot.name))
     place = placed.at(repo, catalog, snapshot.id, snapshot.name)
     if place is Place.OURS:
         return None

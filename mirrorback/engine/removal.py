@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mirrorback.engine import removable
 from mirrorback.engine.events import Events, Phase
@@ -22,7 +22,7 @@ from mirrorback.engine.history import History
 from mirrorback.engine.space import Freed, Space
 from mirrorback.errors import Damaged, MirrorbackError, NoSpace, Refused
 from mirrorback.model import Snapshot
-from mirrorback.store import past, probe, publish, supersede
+from mirrorback.store import past, probe, publish, supersede, system
 from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import DELETING, Catalog, Unopened, translated
 from mirrorback.store.in_use import InUse
@@ -30,13 +30,18 @@ from mirrorback.store.lock import Lock
 from mirrorback.store.record import Replaced
 from mirrorback.store.repository import (
     CATALOG,
+    TRASH,
     Repository,
     drive_errors,
     give_up_reserve,
     make_reserve,
 )
 
+if TYPE_CHECKING:
+    from mirrorback.store.clearing_helper import Helpers
+
 T = TypeVar("T")
+HELPED = 20_000  # files to be removed, from which it pays to start processes for it
 
 
 class Irremovable(Damaged):
@@ -81,14 +86,18 @@ def reading(repo: Repository) -> Iterator[Catalog]:
 
 @contextlib.contextmanager
 def removing(
-    repo: Repository, now: datetime, events: Events, patience: float = 0.0
+    repo: Repository,
+    now: datetime,
+    events: Events,
+    patience: float = 0.0,
+    *,
+    even_damaged: bool = False,
 ) -> Iterator[Removal]:
-    """What removes snapshots, as the only writer of the repository, with so many seconds of
-    patience for who reads one.  Raises Locked."""
+    """What removes snapshots, as the only writer of the repository.  Raises Locked."""
     lock = Lock.take(repo.inner)
     try:
         catalog = Catalog.open(repo.inner_path(CATALOG), write=True)
-        removal = Removal(repo, catalog, now, events, patience)
+        removal = Removal(repo, catalog, now, events, patience, even_damaged=even_damaged)
         with contextlib.closing(catalog), translated(), blamed(catalog), removal as it:
             yield it
             it.finish()
@@ -115,7 +124,11 @@ class Removal:
         now: datetime,
         events: Events,
         patience: float = 0.0,
+        *,
+        even_damaged: bool = False,
     ) -> None:
+        """With so many seconds of patience for who reads a snapshot; `even_damaged` ones go on
+        which versions depend that cannot be read."""
         self.repo = repo
         self.catalog = catalog
         self.events = events
@@ -123,15 +136,19 @@ class Removal:
         self.freed: dict[int, Freed] = {}  # by each that has gone, by its id
         self.damage: Irremovable | None = None  # the first for which one had to stay
         self._patience = patience
+        self._even_damaged = even_damaged
         self._history = History(repo, catalog, now, b"/")
         self._spare = self._sparable()
         self._recovered = True
+        self._helpers: Helpers | None = None
 
     def __enter__(self) -> Removal:
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self._history.let_go()
+        if self._helpers is not None:
+            self._helpers.close()
         make_reserve(self.repo.inner)
 
     def _sparable(self) -> list[Callable[[], None]]:
@@ -171,6 +188,7 @@ class Removal:
         Raises NoSpace where some cannot go for want of room, all others being gone.
         """
         waiting = sorted(snapshots, key=lambda one: one.id)
+        self._have_helpers(waiting)
         frees = self.predicted(waiting)
         self.events.phase(Phase.DELETE, sum(snapshot.files for snapshot in waiting))
         while waiting:
@@ -197,6 +215,19 @@ class Removal:
                     " written anew before, and the drive has no room for that"
                 ) from failure
             waiting = later
+
+    def _have_helpers(self, snapshots: Sequence[Snapshot]) -> None:
+        """Let processes start where there is much to remove, and more than one can do it."""
+        if self._helpers is not None or sum(one.files for one in snapshots) < HELPED:
+            return
+        if (os.cpu_count() or 1) > 1 and not system.is_rotational(self.repo.path):
+            from mirrorback.store.clearing_helper import Helpers
+
+            trash = self.repo.open_inner(TRASH)
+            try:
+                self._helpers = Helpers(trash)
+            finally:
+                os.close(trash)
 
     def predicted(self, snapshots: Sequence[Snapshot]) -> dict[int, Freed]:
         """What each will free, by its id, when they go in this order; nothing where the drive
@@ -258,7 +289,12 @@ class Removal:
         if self._is_going(snapshot):
             # It was cut short by a full drive, after its commit.
             publish.finish_removal(
-                self.repo, self.catalog, snapshot.id, snapshot.name, self.events.advance
+                self.repo,
+                self.catalog,
+                snapshot.id,
+                snapshot.name,
+                self.events.advance,
+                self._helpers,
             )
             return
         about = removable.require_folder(self.repo, self.catalog, snapshot)
@@ -270,6 +306,7 @@ class Removal:
             snapshot.name,
             self._rebased(snapshot),
             self.events.advance,
+            self._helpers,
         )
         removable.tell(self.events, snapshot, about, spared)
 
@@ -281,20 +318,30 @@ class Removal:
         return any(number == snapshot.id for number, *_rest in self.catalog.in_state(DELETING))
 
     def _rebased(self, snapshot: Snapshot) -> list[Replaced]:
-        """The deltas that cannot do without a snapshot, written anew (`rebase`)."""
+        """The deltas that cannot do without a snapshot, written anew (`rebase`); what damaged
+        ones would lose with it is set apart."""
         if not past.any_deltas(self.catalog):
             return []
+        from mirrorback.engine.bereft import keep
         from mirrorback.engine.rebase import rebase
 
         self._history.refreshed()
         try:
-            return rebase(self._history, snapshot.id)
+            replaced, lost = rebase(self._history, snapshot.id)
         except Damaged as error:
+            raise Irremovable(
+                f"{snapshot.name} stays, since older versions of large files depend on it: {error}"
+            ) from error
+        if any(one.needed and not one.itself for one in lost) and not self._even_damaged:
             supersede.clear_redo(self.repo, self.catalog)
             raise Irremovable(
-                f"{snapshot.name} stays, since older versions of large files depend on it, and one"
-                f" is damaged ({error}): `mirrorback verify` names it"
-            ) from error
+                f"{snapshot.name} stays, since an older version of a large file that is damaged"
+                " depends on it: `mirrorback repair` mends what it can after `mirrorback verify`;"
+                " `mirrorback delete --even-damaged` does without that version"
+            )
+        for one in lost:
+            keep(self._history, snapshot, one, self.events)
+        return replaced
 
     def insist(self, act: Callable[[], T]) -> T:
         """Do something that may need room; again, where there is none, without what can be

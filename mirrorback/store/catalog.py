@@ -386,25 +386,29 @@ class Catalog:
 
     def directory_path(self, directory: int) -> bytes:
         """The path of a directory.  Raises Damaged where the rows make no path."""
-        known = self._directories.get(directory)
-        if known is not None:
-            return known
+        known = self._directories
         names: list[bytes] = []
-        at = directory
-        while at != ROOT_DIR:
+        parent, at = ROOT_DIR, directory
+        while at != ROOT_DIR and at not in known:
             row = self.db.execute(
                 "SELECT parent, name FROM directory WHERE id = ?", (at,)
             ).fetchone()
-            if row is None or row[0] >= at:  # parents are always older: no cycles
+            # Parents are always older: no cycles.
+            if row is None or row[0] >= at or _bad_name(row[1]):
                 raise damaged()
-            at, name = row
-            names.append(name)
+            names.append(row[1])
+            at = row[0]
+            if len(names) == 1:
+                parent = at
+        head = known.get(at)
+        names.extend([head] if head else [])
         path = b"/".join(reversed(names))
-        if any(_bad_name(name) for name in names):
-            raise damaged()
-        if len(self._directories) > 50_000:
-            self._directories.clear()
-        self._directories[directory] = path
+        if at != directory:
+            if len(known) > 50_000:
+                known.clear()
+            known[directory] = path
+            if parent != ROOT_DIR:  # what stands beside it is often the next
+                known[parent] = b"/".join(reversed(names[1:]))
         return path
 
 

@@ -21,6 +21,8 @@ from mirrorback.store.catalog import Catalog
 from mirrorback.store.repository import Repository
 
 BREATH_S = 0.05  # between two attempts
+# A folder that is not there, or that nobody like us can read.
+_UNREADABLE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 
 class InUse(Locked):
@@ -47,10 +49,12 @@ def hold(repo: Repository, catalog: Catalog, number: int) -> int:
 @contextlib.contextmanager
 def alone(repo: Repository, name: str, patience: float = 0.0) -> Iterator[None]:
     """Nobody reads the dated folder `name` while this lasts, nor begins to; readers are waited
-    for, so many seconds.  Raises InUse."""
+    for, so many seconds.  Raises InUse, OSError."""
     try:
         fd = os.open(os.fsencode(name), tree.DIRECTORY_FLAGS, dir_fd=repo.fd)
-    except OSError:  # it is not there, or nobody like us can read it
+    except OSError as error:
+        if error.errno not in _UNREADABLE:
+            raise
         yield
         return
     try:

@@ -68,6 +68,14 @@ def entries(catalog: Catalog, directory: int, snapshot: int) -> list[PastRow]:
     return [_row(row) for row in rows]
 
 
+def any_entries(catalog: Catalog, directory: int, snapshot: int) -> bool:
+    """Whether there is something in one directory of a snapshot."""
+    found = catalog.db.execute(
+        f"SELECT 1 FROM entry e WHERE e.dir = ?{_AT} LIMIT 1", (directory, snapshot, snapshot)
+    )
+    return found.fetchone() is not None
+
+
 def runs(catalog: Catalog, directory: int, name: bytes) -> list[PastRow]:
     """Every version of one name, oldest first."""
     rows = catalog.db.execute(

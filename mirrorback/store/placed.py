@@ -12,10 +12,11 @@ import enum
 import errno
 import os
 import threading
-from collections.abc import Mapping, Set
+from collections.abc import Set
 
+from mirrorback.errors import Refused
 from mirrorback.model import Kind
-from mirrorback.store import past, schema, system, tree
+from mirrorback.store import past, schema, settings, system, tree
 from mirrorback.store.catalog import ROOT_DIR, Catalog
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import CURRENT, DELTA_SUFFIX, INNER, Repository
@@ -23,6 +24,7 @@ from mirrorback.store.repository import CURRENT, DELTA_SUFFIX, INNER, Repository
 COARSE_NS = 2_000_000_000  # no drive's times are coarser
 ASIDE = b".set-aside"
 NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
+NO_FOLDER = (errno.ENOENT, *NOT_A_FOLDER)
 # In one row: between two rows other threads would go on, and this one wait for them.
 _JOINED = "CAST(group_concat(CAST(name AS TEXT), '/') FILTER (WHERE kind {} 2) AS BLOB)"
 _NAMES = (
@@ -58,9 +60,9 @@ def at(repo: Repository, catalog: Catalog, number: int, name: str) -> Place:
             raise
         return Place.FOREIGN
     try:
-        rows = {row.name: row for row in past.entries(catalog, ROOT_DIR, number)}
         same = system.inode_number(os.fstat(fd).st_ino) == root
-        return Place.OURS if _is_like(fd, rows, same_number=same) else Place.FOREIGN
+        like = _is_like(fd, catalog, number, same_number=same)
+        return Place.OURS if like else Place.FOREIGN
     finally:
         os.close(fd)
 
@@ -71,15 +73,17 @@ def _root(catalog: Catalog, number: int) -> int:
     return root
 
 
-def _is_like(fd: int, rows: Mapping[bytes, PastRow], *, same_number: bool) -> bool:
-    if same_number and not rows:
+def _is_like(fd: int, catalog: Catalog, number: int, *, same_number: bool) -> bool:
+    if same_number and not past.any_entries(catalog, ROOT_DIR, number):
         return True
     empty = True
     with os.scandir(fd) as entries:
-        for entry in entries:
+        for entry in entries:  # most of the time the first will do
             empty = False
             name = os.fsencode(entry.name)
-            row = rows.get(name) or rows.get(name.removesuffix(DELTA_SUFFIX))
+            row = past.entry(catalog, ROOT_DIR, name, number)
+            if row is None and name.endswith(DELTA_SUFFIX):
+                row = past.entry(catalog, ROOT_DIR, name.removesuffix(DELTA_SUFFIX), number)
             if row is None:
                 continue
             with contextlib.suppress(FileNotFoundError):
@@ -112,6 +116,18 @@ def renamed_to(repo: Repository, catalog: Catalog, number: int) -> bytes | None:
     return None
 
 
+def require_unmounted(repo: Repository, path: bytes) -> None:
+    """Raises Refused where something is mounted in a folder of the repository, or at it: it has
+    other files, perhaps of the same names, and is not to be removed with the folder."""
+    top = os.path.join(repo.path, path)
+    for point in system.mount_points():
+        if point == top or point.startswith(top + b"/"):
+            raise Refused(
+                f"something is mounted at {settings.escape(point)}, which is to be removed:"
+                " unmount it, and run again"
+            )
+
+
 class Sparing:
     """What is not to be removed with a snapshot's folder: names that the catalog does not know
     there.  `NAME.set-aside/` in the repository takes them, each under its own path.  For
@@ -123,6 +139,11 @@ class Sparing:
         self._number = number
         self._name = os.fsencode(name)
         self._lock = threading.Lock()
+        # What becomes whole elsewhere in this removal; in the folder it is still a delta.
+        rows = catalog.db.execute(
+            "SELECT object FROM replacing WHERE removal = ? AND form != ?", (number, schema.DELTA)
+        )
+        self._whole = {row[0] for row in rows}
         self.first: bytes | None = None  # of what was set aside: where it is, in the repository
         self.count = 0
 
@@ -148,13 +169,13 @@ class Sparing:
         for name in files:
             stem = name.removesuffix(DELTA_SUFFIX)
             if stem != name and stem in known_files and name not in known_files:
-                if self._is_delta(directory, stem):
+                row = self._entry(directory, stem)
+                if row is not None and row.drive == schema.DELTA:
                     others = (others - {name}) | (files & {stem})  # beside it: someone's own
-                elif stem not in files:
-                    others -= {name}  # of what has become whole elsewhere
+                elif row is not None and row.object in self._whole and stem not in files:
+                    others -= {name}
         if others:
-            missing = (known_files | known_folders) - files - folders
-            others = {name for name in others if not _is_alias(fd, name, missing)}
+            others -= _aliases(fd, others, (known_files | known_folders) - files - folders)
         for name in sorted(others):
             self._set_aside(fd, path, name)
         return others
@@ -168,11 +189,10 @@ class Sparing:
             files, folders = row.fetchone()
         return set(files.split(b"/") if files else ()), set(folders.split(b"/") if folders else ())
 
-    def _is_delta(self, directory: int | None, name: bytes) -> bool:
+    def _entry(self, directory: int | None, name: bytes) -> PastRow | None:
         assert directory is not None
         with self._catalog.lock:
-            row = past.entry(self._catalog, directory, name, self._number)
-        return row is not None and row.drive == schema.DELTA
+            return past.entry(self._catalog, directory, name, self._number)
 
     def _set_aside(self, fd: int, path: bytes, name: bytes) -> None:
         with self._lock:
@@ -205,14 +225,18 @@ class Sparing:
         raise FileExistsError(errno.EEXIST, "there is too much of that name", self._name + ASIDE)
 
 
-def _is_alias(fd: int, name: bytes, missing: Set[bytes]) -> bool:
-    """Whether a name is one of those that are missing, as the drive writes it."""
-    for other in missing:
-        with contextlib.suppress(OSError):
-            one, two = (os.stat(n, dir_fd=fd, follow_symlinks=False) for n in (name, other))
-            if os.path.samestat(one, two):
-                return True
-    return False
+def _aliases(fd: int, names: Set[bytes], missing: Set[bytes]) -> set[bytes]:
+    """Those of some names that are one of the missing, as the drive writes it."""
+    found = {_inode(fd, name) for name in missing} - {None}
+    return {name for name in names if found and _inode(fd, name) in found}
+
+
+def _inode(fd: int, name: bytes) -> tuple[int, int] | None:
+    try:
+        st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except (OSError, ValueError):
+        return None
+    return st.st_dev, st.st_ino
 
 
 def _move(fd: int, name: bytes, into: int) -> bytes:

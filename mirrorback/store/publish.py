@@ -36,9 +36,11 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from mirrorback.errors import Damaged
 from mirrorback.store import (
+    clearing,
     durable,
     encoding,
     in_use,
@@ -62,6 +64,7 @@ from mirrorback.store.replaced import discard as discard_new_catalog
 from mirrorback.store.repository import (
     CURRENT,
     INCOMING,
+    INNER,
     MIRROR,
     README,
     SALVAGE,
@@ -71,6 +74,9 @@ from mirrorback.store.repository import (
     former,
     give_up_reserve,
 )
+
+if TYPE_CHECKING:
+    from mirrorback.store.clearing_helper import Helpers
 
 Progress = Callable[[int], None]
 NAME_LENGTH = len("2026-11-22-020000")
@@ -247,10 +253,12 @@ def remove_snapshot(
     name: str,
     replaced: Sequence[Replaced],
     progress: Progress,
+    helpers: Helpers | None = None,
 ) -> placed.Sparing:
     """Remove one dated folder and its snapshot; the space is free when it returns.  What it
-    takes away from others lies in `redo/`, to take the place of `replaced`.  What is given
-    tells what in the folder was not ours.  Raises InUse where it is being read: it stays."""
+    takes away from others lies in `redo/`, to take the place of `replaced`.  `helpers` work in
+    the trash.  What is given tells what in the folder was not ours.  Raises InUse where it is
+    being read: it stays."""
     if replaced:
         system.sync_filesystem(repo.fd)
     try:
@@ -259,31 +267,39 @@ def remove_snapshot(
     except in_use.InUse:
         supersede.clear_redo(repo, catalog)
         raise
-    sparing = finish_removal(repo, catalog, number, name, progress)
+    sparing = finish_removal(repo, catalog, number, name, progress, helpers)
     if replaced:
         supersede.clear_redo(repo, catalog)
     return sparing
 
 
 def finish_removal(
-    repo: Repository, catalog: Catalog, number: int, name: str, progress: Progress
+    repo: Repository,
+    catalog: Catalog,
+    number: int,
+    name: str,
+    progress: Progress,
+    helpers: Helpers | None = None,
 ) -> placed.Sparing:
-    """The rest of a removal that has been committed."""
+    """The rest of a removal that has been committed.  Raises Refused where something has been
+    mounted there since."""
     replaced = [what for what in supersede.pending(catalog) if what.removal == number]
     _give(repo, catalog, replaced)
     sparing = placed.Sparing(repo, catalog, number, name)
     folder = os.fsencode(name)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(TRASH, 0o700, dir_fd=repo.inner)
-    trash = os.open(TRASH, tree.DIRECTORY_FLAGS, dir_fd=repo.inner)
+    trash = repo.open_inner(TRASH)
     try:
 
         def empty() -> None:
+            placed.require_unmounted(repo, tree.join(tree.join(INNER, TRASH), folder))
+            crew = None if helpers is None else helpers.on(folder)
             with catalog.held():
+                clearing.clear(trash, folder, catalog, number, crew=crew, progress=progress)
                 remove.remove_tree(trash, folder, progress=progress, sparing=(sparing, ROOT_DIR))
 
         empty()  # an earlier attempt may have come so far, and someone made such a folder since
         if placed.at(repo, catalog, number, name) is placed.Place.OURS:
+            placed.require_unmounted(repo, folder)
             os.rename(folder, folder, src_dir_fd=repo.fd, dst_dir_fd=trash)
             os.fsync(repo.fd)
             empty()
@@ -325,9 +341,7 @@ def empty_trash(
     repo: Repository, *, salvage: bool, progress: Progress = lambda count: None
 ) -> None:
     """Remove what lies in the trash, with or without what could still be used."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(TRASH, 0o700, dir_fd=repo.inner)
-    trash = os.open(TRASH, tree.DIRECTORY_FLAGS, dir_fd=repo.inner)
+    trash = repo.open_inner(TRASH)
     try:
         for name in map(os.fsencode, os.listdir(trash)):
             if salvage or not name.startswith(SALVAGE):

@@ -201,7 +201,8 @@ def deleted(catalog: Catalog, number: int) -> None:
             "SELECT coalesce(max(id), 0) FROM snapshot WHERE id < ?", (number,)
         ).fetchone()[0]
         after = db.execute("SELECT min(id) FROM snapshot WHERE id > ?", (number,)).fetchone()[0]
-        only = "first > ? AND first <= ? AND last >= ? AND last < ?"
+        # By the index of `last`: few entries end in a snapshot, but all may begin before it.
+        only = "+first > ? AND +first <= ? AND last >= ? AND last < ?"
         bounds = (before, number, number, after)
         db.execute("CREATE TEMP TABLE freed (object INTEGER PRIMARY KEY)")
         db.execute(

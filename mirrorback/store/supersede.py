@@ -61,6 +61,8 @@ def give(repo: Repository, catalog: Catalog, what: Replacing) -> None:
             os.stat(new, dir_fd=redo, follow_symlinks=False)
         except FileNotFoundError:
             return  # all was done, and the file has gone
+        if not _is_shown(catalog, what.object):
+            return  # its last snapshot has gone while this waited for room
         metadata, _digest = live.object_row(catalog, what.object)
         for row, snapshot, folder in _shown(repo, catalog, what.object):
             with writable(folder, snapshot):
@@ -138,6 +140,11 @@ def _in_use(catalog: Catalog, number: int) -> bool:
         "SELECT 1 FROM entry WHERE object = ? AND last IS NULL LIMIT 1", (number,)
     ).fetchone()
     return found is not None
+
+
+def _is_shown(catalog: Catalog, number: int) -> bool:
+    found = catalog.db.execute("SELECT 1 FROM entry WHERE object = ? LIMIT 1", (number,))
+    return found.fetchone() is not None
 
 
 def _shown(

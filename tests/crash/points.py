@@ -38,6 +38,7 @@ KEPT_INSIDE = {"repository.toml", "catalog.db", "catalog.blake3", "mirror.toml",
                "lock", "log", "redo", "signatures", "damaged"}  # fmt: skip
 LIBRARY = ctypes.CDLL(None)
 LARGE = 1 << 18  # bytes
+CHOSEN = {"victim", "victims", "pinned"}  # what a scenario has chosen to go, and to stay
 NEVER = 1 << 40  # no run has so many calls
 
 
@@ -374,6 +375,73 @@ class LargePrune(Large):
         self.then = {n: self.then.get(n, wanted) for n in names}
         self.then[name] = describe(self.nights.source)
         self._require_all(describe(self.nights.source))
+
+
+class Mixed(Large):
+    """Deleting the oldest snapshot and one in the middle, beside one that is pinned; deltas of
+    what stays depend on them, and names are hard-linked."""
+
+    def prepare(self) -> None:
+        source = self.nights.source
+        (source / "d").mkdir()
+        (source / "image").write_bytes(random.Random(1).randbytes(LARGE))
+        (source / "d" / "one").write_text("linked")
+        os.link(source / "d" / "one", source / "two")
+        os.link(source / "image", source / "d" / "disk")
+        for night in range(5):
+            self._change(night)
+            self.night()
+        first, self.pinned, middle, *_rest = sorted(self.then)
+        self.victims = (first, middle)
+        mark_pinned(self.nights, self.pinned)
+
+    def _change(self, seed: int) -> None:
+        source = self.nights.source
+        with (source / "image").open("r+b") as file:
+            file.seek(seed * 20_000)
+            file.write(random.Random(seed).randbytes(100))
+        (source / "d" / "small").write_text(f"night {seed}")
+        time.sleep(0.03)
+
+    def run(self) -> None:
+        self.nights.delete(*self.victims)
+
+    def after(self) -> None:
+        self._require_published(describe(self.nights.source))
+        self.nights.now += timedelta(hours=1)
+        self._change(9)
+        name = self.backup().summary.snapshot or ""  # ends what was begun
+        with self.nights.history() as history:
+            names = [snapshot.name for snapshot in history.snapshots()]
+        gone = self.then.keys() - set(names)
+        assert gone <= set(self.victims), gone
+        self.then = {one: tree for one, tree in self.then.items() if one not in gone}
+        self.then[name] = describe(self.nights.source)
+        assert sorted(self.then) == names
+        assert [folder.name for folder in self.nights.folders()] == names[:-1]
+        self._require_all(self.then[name])
+
+
+class MixedPrune(Mixed):
+    """The same by a policy."""
+
+    def run(self) -> None:
+        self.nights.prune(last=2)
+
+
+class MixedRecovery(MixedPrune):
+    """The run after one that was cut, itself cut."""
+
+    percent = 0  # of the calls of the first, done before it was cut
+    at = 0
+
+    def measure(self) -> None:
+        _code, calls = in_child(self.run, NEVER, 0, 0)
+        type(self).at = calls * self.percent // 100
+
+    def begin(self) -> None:
+        code, _calls = in_child(self.run, self.at, 0, 0)
+        assert self.at and code == 128 + 9, "it was not cut"
 
 
 DAMAGED = b"damaged"
@@ -735,7 +803,7 @@ def points(kind: type[Scenario], folder: Path, first: int, step: int, error: int
         scenario = kind(top)
         scenario.then = dict(made.then)
         scenario.nights.now = made.nights.now
-        scenario.__dict__.update({k: v for k, v in made.__dict__.items() if k == "victim"})
+        scenario.__dict__.update({k: v for k, v in made.__dict__.items() if k in CHOSEN})
         scenario.begin()
         code, calls = in_child(scenario.run, at, error, on)
         if error:
@@ -772,6 +840,9 @@ SCENARIOS = (
     LargeRecovery,
     LargeDelete,
     LargePrune,
+    Mixed,
+    MixedPrune,
+    MixedRecovery,
     Repair,
     RepairThenBackup,
     LargeRepair,
@@ -783,7 +854,7 @@ def main() -> None:
     first, step, error, on = [*map(int, numbers), 0, 0][:4]
     kind = {k.__name__: k for k in SCENARIOS}[name.split("@")[0]]
     if "@" in name:
-        for one in (Recovery, LargeRecovery, RebuildRecovery, LostNight):
+        for one in (Recovery, LargeRecovery, MixedRecovery, RebuildRecovery, LostNight):
             one.percent = int(name.split("@")[1])
     print(points(kind, Path(folder), first, step, error, on))
 

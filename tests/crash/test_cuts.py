@@ -28,6 +28,8 @@ SCENARIOS = [
     "Large",
     "LargeDelete",
     "LargePrune",
+    "Mixed",
+    "MixedPrune",
     "Repair",
     "LargeRepair",
 ]
@@ -97,6 +99,11 @@ def test_a_rebuild_failing_after_a_night_that_was_killed(
     library: Path, tmp_path: Path, error: int
 ) -> None:
     assert points(library, tmp_path, "LostNight@95", 1 + error % STEP, 12 * STEP, error, 1) > 1
+
+
+@pytest.mark.parametrize("percent", [20, 40, 55, 70, 90])
+def test_a_removal_killed_and_the_next_one_too(library: Path, tmp_path: Path, percent: int) -> None:
+    assert points(library, tmp_path, f"MixedRecovery@{percent}", 1, 3 * STEP) > 10 // STEP
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -31,6 +31,13 @@ def delete(
         list[str], typer.Argument(metavar="SNAPSHOT", help="Names, as `snapshots` lists them.")
     ],
     dry_run: DryRun = False,
+    even_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--even-damaged",
+            help="Also where damaged versions of large files need it: what they need is kept.",
+        ),
+    ] = False,
 ) -> int:
     """Delete snapshots; what others share with them stays.
 
@@ -39,7 +46,14 @@ def delete(
     from mirrorback.engine.delete import delete as remove
 
     with listener(session) as events:
-        fates = remove(repo, list(snapshots), dry_run=dry_run, now=session.now, events=events)
+        fates = remove(
+            repo,
+            list(snapshots),
+            dry_run=dry_run,
+            now=session.now,
+            events=events,
+            even_damaged=even_damaged,
+        )
     if session.json:
         session.out.array(
             {"name": f.name, "keep": f.keep, "reasons": list(f.reasons), "frees": f.frees}
