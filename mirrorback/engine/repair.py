@@ -22,6 +22,7 @@ from mirrorback.engine.history import History
 from mirrorback.engine.missing import absent_folders, below_missing
 from mirrorback.engine.preparing import Prepared, Preparing
 from mirrorback.engine.remedy import CATALOG, DELTA, NoRoom, Remedies
+from mirrorback.engine.repair_files import repair_files
 from mirrorback.errors import DriveError, Locked, UsageError
 from mirrorback.model import Kind, Repair
 from mirrorback.store import (
@@ -147,6 +148,7 @@ class _Run:
     def all(self, now: int) -> RepairResult:
         """Mend all that is marked; `now` in ns since 1970."""
         self._now = now
+        files = list(repair_files(self._history, dry_run=self._dry))
         marked = past.marked(self._catalog)
         self._marked.update(number for number, _problem in marked)
         self._events.phase(Phase.REPAIR, len(marked))
@@ -157,7 +159,8 @@ class _Run:
                 repository.make_reserve(self._repo.inner)
         absent = absent_folders(self._history)
         lacking = sum(self._lacking.values())
-        return RepairResult([self._told[n] for n in sorted(self._told)], absent, lacking)
+        told = [self._told[number] for number in sorted(self._told)]
+        return RepairResult([*files, *told], absent, lacking)
 
     def _passes(self, left: list[tuple[int, str]]) -> None:
         """Folders first, then what is newest: older versions may depend on it.  What could not

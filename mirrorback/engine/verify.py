@@ -61,7 +61,7 @@ def verify(
             outcome.remembered = False
             return
         try:
-            yield from check_files.check(history)
+            yield from (fault.problem(history) for fault in check_files.check(history))
             if not history.snapshots():
                 return
             with contextlib.closing(Dated(history)) as dated:

@@ -26,6 +26,7 @@ ORIGINS = {
     "links": "by another link to it that is sound",
     "itself": "with its own bytes",
     "catalog": "from the catalog",
+    "anew": "by removing it: it is made anew when it is needed",
 }
 
 
