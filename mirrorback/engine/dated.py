@@ -3,20 +3,31 @@ removed or renamed, and which are none of ours."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 
 from mirrorback.engine.history import History
 from mirrorback.engine.structure import Top
 from mirrorback.model import Problem, Snapshot
-from mirrorback.store import past, tree
+from mirrorback.plan.likeness import Holds
+from mirrorback.store import owners, past, system, tree
 from mirrorback.store.catalog import FOLDER_NAME, ROOT_DIR
 from mirrorback.store.repository import CURRENT, INNER
 
+# File systems that hold modes, owners and attributes of users as Linux has them.
+_HOLD_ALL = frozenset(
+    ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs", "nilfs2")
+)
 KEPT_OPEN = 512  # folders; the others are opened by their names each time
 GONE = "the folder of this snapshot is missing"
 NO_FOLDER = "is no folder, but what stands in the place of one"
 RENAMED = "the folder of this snapshot was renamed to {}; give it its name back"
 UNKNOWN = "looks like the folder of a snapshot, but is none"
+
+
+_LOST = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class Dated:
@@ -50,6 +61,15 @@ class Dated:
         st = os.stat(INNER, dir_fd=repo.fd, follow_symlinks=False)
         return found.get(INNER) == st.st_ino
 
+    def holds(self) -> Holds:
+        """What the drive can hold, as far as that shows without writing."""
+        repo = self._history.repo
+        st = os.fstat(repo.fd)
+        mount = system.mount_of(repo.path)
+        all_of_it = mount is not None and mount.fstype in _HOLD_ALL
+        root = st.st_uid == os.geteuid() == 0 and owners.has_all()
+        return Holds(modes=all_of_it, owners=all_of_it and root, uid=st.st_uid, gid=st.st_gid)
+
     def location(self, snapshot: Snapshot, path: bytes) -> bytes:
         """The absolute path of something in a snapshot's folder."""
         top = self.tops.get(snapshot.id)
@@ -66,6 +86,29 @@ class Dated:
         if top.fd is not None:
             return os.dup(top.fd)
         return os.open(top.name, tree.DIRECTORY_FLAGS, dir_fd=self._history.repo.fd)
+
+    @contextlib.contextmanager
+    def opened(self, snapshot: Snapshot, path: bytes) -> Iterator[int | None]:
+        """A descriptor of a directory in a snapshot's folder; None where either is missing.
+        Raises OSError."""
+        cursor = top = None
+        try:
+            try:
+                top = self.open(snapshot)
+                cursor = tree.Cursor(top)
+                fd = cursor.open(path)
+            except KeyError:
+                fd = None
+            except OSError as error:
+                if error.errno not in _LOST:
+                    raise
+                fd = None
+            yield fd
+        finally:
+            if cursor is not None:
+                cursor.close()
+            if top is not None:
+                os.close(top)
 
     def _open(self) -> None:
         history = self._history

@@ -16,19 +16,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events, Phase
-from mirrorback.engine.examine import MISSING, Examined, Examiner, folder_faults
+from mirrorback.engine.examine import Examined, Examiner, folder_faults
+from mirrorback.engine.faults import DAMAGED, MISSING, Harm
 from mirrorback.engine.history import History
 from mirrorback.engine.missing import absent_folders, below_missing
+from mirrorback.engine.outlook import Outlook
 from mirrorback.engine.preparing import Prepared, Preparing
+from mirrorback.engine.read_back import ReadBack
 from mirrorback.engine.remedy import CATALOG, DELTA, NoRoom, Remedies
 from mirrorback.engine.repair_files import repair_files
 from mirrorback.errors import DriveError, Locked, UsageError
 from mirrorback.model import Kind, Repair
+from mirrorback.plan.likeness import Holds
 from mirrorback.store import (
     lock,
     mend,
     past,
+    probe,
     publish,
     record,
     repository,
@@ -80,8 +86,9 @@ def repair(
                 history = History(repo, catalog, now, b"/")
                 try:
                     top = repo.settings.source if source is None else os.fsencode(source)
-                    run = _Run(history, os.path.abspath(top), events, dry_run=dry_run)
-                    return run.all(_nanoseconds(now))
+                    with contextlib.closing(Dated(history)) as dated:
+                        run = _Run(history, dated, os.path.abspath(top), events, dry_run=dry_run)
+                        return run.all(_nanoseconds(now))
                 finally:
                     history.let_go()
         finally:
@@ -122,8 +129,11 @@ def _catalog(repo: Repository, *, dry_run: bool) -> Iterator[Catalog]:
 class _Run:
     """One repair."""
 
-    def __init__(self, history: History, source: bytes, events: Events, *, dry_run: bool) -> None:
+    def __init__(
+        self, history: History, dated: Dated, source: bytes, events: Events, *, dry_run: bool
+    ) -> None:
         self._history = history
+        self._dated = dated
         self._catalog = history.catalog
         self._repo = history.repo
         self._events = events
@@ -132,8 +142,11 @@ class _Run:
         def passed(count: int) -> None:
             events.advance(0, count)
 
-        self._examiner = Examiner(history, passed, probing=not dry_run)
-        self._preparing = Preparing(history, Remedies(history, source, passed), dry_run=dry_run)
+        self._read_back = ReadBack(history, dated, self._holds(), passed)
+        self._examiner = Examiner(history, dated, self._read_back)
+        remedies = Remedies(history, dated, source, passed)
+        self._preparing = Preparing(history, dated, remedies)
+        self._outlook = Outlook(history, self._examiner, remedies)
         self._queue: deque[tuple[int, str]] = deque()
         self._met: set[int] = set()
         self._walked: set[tuple[int, int]] = set()  # missing folders: snapshot and number
@@ -144,6 +157,13 @@ class _Run:
         self._told: dict[int, Repair] = {}
         self._lacking: dict[int, int] = {}
         self._now = 0
+
+    def _holds(self) -> Holds:
+        """What the drive holds: who may write can try it."""
+        holds = self._dated.holds()
+        if self._dry or holds.modes:
+            return holds
+        return holds._replace(modes=probe.probe(self._repo.inner_path(b"")).modes)
 
     def all(self, now: int) -> RepairResult:
         """Mend all that is marked; `now` in ns since 1970."""
@@ -188,6 +208,8 @@ class _Run:
     def _one(self, number: int, problem: str) -> bool:
         """Whether an object is well, or will be."""
         found = self._looked(number)
+        if found is not None and found.depends():
+            found = self._after_base(found)
         if found is None:
             return True
         if found.metadata.kind is Kind.DIRECTORY:
@@ -201,8 +223,8 @@ class _Run:
                     self._tell(found, problem, Prepared(DELTA) if depends else None, repaired=True)
                 return True
             return False  # all of it was in folders that are missing: they are told
-        for shown, what in wrong:
-            if what == MISSING:
+        for shown, _fault in wrong:
+            if shown.silent:
                 self._missing(shown.snapshot.id, shown.row.dir, shown.folder)
         return self._mend(found, problem)
 
@@ -213,16 +235,24 @@ class _Run:
             found = self._examiner.look(number)
         return found
 
+    def _after_base(self, found: Examined) -> Examined:
+        """A delta that is right itself, when what it is over has been mended, if nobody had
+        marked that."""
+        broken = self._outlook.broken_below(found)
+        if broken is None or broken.number in self._met:
+            return found
+        self._met.add(broken.number)
+        self._one(broken.number, DAMAGED)
+        return self._looked(found.number) or found
+
     def _mend(self, found: Examined, problem: str) -> bool:
         number = found.number
         try:
-            prepared = self._preparing.prepare(found)
+            prepared = self._rehearsed(found) if self._dry else self._preparing.prepare(found)
         except NoRoom as error:
             self._lacking[number] = error.size
             self._tell(found, problem, Prepared(error.origin), repaired=False)
             return False
-        if prepared is None and self._dry and self._depends_on_mended(number):
-            prepared = Prepared(DELTA)
         if prepared is None:
             self._tell(found, problem, None, repaired=False)
             return False
@@ -235,6 +265,10 @@ class _Run:
         if len(self._batch) >= AT_ONCE or written >= BYTES_AT_ONCE:
             self._flush()
         return True
+
+    def _rehearsed(self, found: Examined) -> Prepared | None:
+        origin = self._outlook.of(found)
+        return None if origin is None else Prepared(origin)
 
     def _depends_on_mended(self, number: int) -> bool:
         """Whether an object is a delta over something that is mended."""
@@ -249,14 +283,14 @@ class _Run:
 
     def _folder(self, found: Examined, problem: str) -> bool:
         """Make a folder anew where it is missing, and put its metadata right."""
-        wrong = folder_faults(self._examiner, self._repo, found)
+        wrong = folder_faults(self._read_back, found)
         apart = None
-        for shown, what in wrong:
+        for shown, fault in reversed(wrong):
             below = past.child(self._catalog, shown.row.dir, shown.row.name)
-            if below is not None and what == MISSING:
+            if below is not None and fault.harm is not Harm.DRESS:
                 self._missing(shown.snapshot.id, below, shown.path)
             if not self._dry:
-                if what == MISSING and shown.inode is not None:
+                if fault.harm is not Harm.DRESS and shown.inode is not None:
                     apart = apart or self._preparing.apart(shown)
                 mend.make_folder(self._repo, self._catalog, shown.row, shown.snapshot)
         if not found.names and found.absent:
@@ -269,7 +303,7 @@ class _Run:
 
     def _missing(self, snapshot: int, directory: int, folder: bytes) -> None:
         """Look at all that a missing folder of a snapshot should hold, too."""
-        found = below_missing(self._history, snapshot, directory, folder, self._walked)
+        found = below_missing(self._history, self._dated, snapshot, directory, folder, self._walked)
         if found and found[0] not in self._met:  # what stands in its place is to be told of it
             self._met.add(found[0])
             self._one(found[0], MISSING)
@@ -305,7 +339,7 @@ class _Run:
         self, found: Examined, problem: str, prepared: Prepared | None, *, repaired: bool
     ) -> None:
         wrong = found.wrong()
-        shown = wrong[-1][0] if wrong else (found.names[-1] if found.names else None)
+        shown = wrong[0][0] if wrong else (found.names[0] if found.names else None)
         row = found.rows[-1] if shown is None else shown.row
         folder = b"" if not row.name else self._history.folder_path(row.dir)
         path = tree.join(folder, row.name)

@@ -18,13 +18,13 @@ from mirrorback.engine.agenda import Agenda, Task
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
-from mirrorback.engine.read_back import ReadBack
 from mirrorback.engine.structure import Checker, Found, Job
 from mirrorback.engine.structure_helper import Helper
+from mirrorback.engine.verdict import Judge
 from mirrorback.errors import Damaged
 from mirrorback.model import Problem, Snapshot
 from mirrorback.plan.likeness import Holds
-from mirrorback.plan.verifying import Budget, Part
+from mirrorback.plan.verifying import Part
 from mirrorback.store import standing, system, tree
 from mirrorback.store.catalog import translated
 from mirrorback.store.repository import DELTA_SUFFIX, drive_errors
@@ -69,6 +69,18 @@ class Outcome:
     example: bytes = b""  # one of them
 
 
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Until when, if that is limited, by a clock that gives seconds."""
+
+    clock: Callable[[], float]
+    until: float | None
+
+    def over(self) -> bool:
+        """Whether it is time to end."""
+        return self.until is not None and self.clock() >= self.until
+
+
 @dataclass(slots=True)
 class _Result:
     """What came of a task."""
@@ -84,16 +96,16 @@ class Review:
         self,
         history: History,
         dated: Dated,
+        judge: Judge,
         holds: Holds,
         part: Part,
         memory: Memory,
         events: Events,
         outcome: Outcome,
-        clock: Callable[[], float],
-        began: float,
+        hours: Hours,
         chance: random.Random,
     ) -> None:
-        """`clock` gives seconds, `began` is when the run began by it."""
+        """`chance` chooses a share."""
         self._history = history
         self._dated = dated
         self._holds = holds
@@ -101,9 +113,8 @@ class Review:
         self._memory = memory
         self._events = events
         self._outcome = outcome
-        self._end = began + part.seconds if isinstance(part, Budget) else None
-        self._clock = clock
-        self._read_back = ReadBack(history, dated, holds, self._passed)
+        self._hours = hours
+        self._judge = judge
         self._spanning = standing.Spanning(history.catalog)
         self._agenda = Agenda(history, part, self._spanning, chance, memory.time)
         self._todo: Queue[Task | None] = Queue(maxsize=8)
@@ -111,6 +122,7 @@ class Review:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._examined: set[int] = set()
+        self._wrong_folders: set[int] = set()
         self._inodes: dict[int, int] = {}  # of objects with links nobody accounted for so far
 
     def run(self) -> Iterator[Problem]:
@@ -141,7 +153,7 @@ class Review:
 
     def _collect(self, count: int) -> Iterator[Problem]:
         ended = 0
-        written = self._clock()
+        written = self._hours.clock()
         while ended < count:
             found = self._found.get()
             if found is None:
@@ -151,10 +163,10 @@ class Review:
             else:
                 yield from found.problems
                 self._memory.note(found.results)
-                late = self._clock() - written >= REMEMBER_AFTER_S
+                late = self._hours.clock() - written >= REMEMBER_AFTER_S
                 if late or len(self._memory) >= REMEMBER_EVERY:
                     self._memory.flush()
-                    written = self._clock()
+                    written = self._hours.clock()
 
     def _join(self, threads: list[threading.Thread]) -> None:
         """Let all end, whatever they are waiting for."""
@@ -168,7 +180,7 @@ class Review:
                 thread.join(0.01)
 
     def _over(self) -> bool:
-        return self._stop.is_set() or (self._end is not None and self._clock() >= self._end)
+        return self._stop.is_set() or self._hours.over()
 
     # --- the threads -----------------------------------------------------------------
 
@@ -269,23 +281,23 @@ class Review:
         self, job: Job, shown: dict[int, list[Snapshot]], found: Found, result: _Result
     ) -> None:
         doubtful = set(found.doubtful)
+        doubtful.update(*found.shared)
         with self._lock:
-            doubtful |= self._compared(found.inodes, result)
+            doubtful |= self._compared(found.inodes)
         for number in job.read - doubtful:
             if number not in self._examined:
                 result.results[number] = None
         self._count(len(job.read))
         for number in sorted(doubtful):
             self._examine(number, result)
-        for one, other in found.shared:
-            self._fused(one, other, result)
         by_id = {s.id: s for snapshots in shown.values() for s in snapshots}
         if job.listed:
             self._folders(job, shown, found, result, by_id)
         self._foreign(job, found, result, by_id)
 
-    def _compared(self, inodes: Sequence[tuple[int, int, bool]], result: _Result) -> set[int]:
-        """Objects whose inodes are not those by which other directories know them."""
+    def _compared(self, inodes: Sequence[tuple[int, int, bool]]) -> set[int]:
+        """Objects whose inodes are not those by which other directories know them, or are
+        another's."""
         differing = set()
         for number, inode, more in inodes:
             if not self._spanning.agrees(number, inode):
@@ -293,7 +305,7 @@ class Review:
             if len(self._inodes) < MOST_INODES or inode in self._inodes:
                 other = self._inodes.setdefault(inode, number)
                 if other != number and more:
-                    self._fused(other, number, result)
+                    differing.update((other, number))
         return differing
 
     def _examine(self, number: int, result: _Result) -> None:
@@ -302,7 +314,7 @@ class Review:
                 return
             self._examined.add(number)
         try:
-            verdict = self._read_back.examine(number)
+            verdict = self._judge.examine(number)
         except Damaged:
             if self._memory.disabled:
                 return  # the catalog's rows, as has been told
@@ -310,13 +322,6 @@ class Review:
         result.problems += verdict.problems
         if verdict.seen:
             result.results[number] = verdict.problem
-
-    def _fused(self, one: int, other: int, result: _Result) -> None:
-        verdict = self._read_back.shared(one, other)
-        if verdict.problem is not None and other not in self._examined:
-            self._examined.add(other)
-            result.problems += verdict.problems
-            result.results[other] = verdict.problem
 
     def _folders(
         self,
@@ -328,13 +333,15 @@ class Review:
     ) -> None:
         """The directory itself."""
         wrong: dict[str, list[int]] = {}
-        for number in shown:
-            result.results[number] = None
         for number, snapshot in found.folders:
-            words = self._read_back.folder(number, job.path, by_id[snapshot])
+            words = self._judge.folder(number, job.path, by_id[snapshot])
             if words is not None:
                 wrong.setdefault(words, []).append(snapshot)
                 result.results[number] = words
+        with self._lock:  # one that was moved is in several places
+            self._wrong_folders.update(result.results.keys() & shown.keys())
+            for number in shown.keys() - self._wrong_folders:
+                result.results[number] = None
         for words, snapshots in wrong.items():
             newest = by_id[max(snapshots)]
             names = tuple(by_id[number].name for number in sorted(snapshots))
