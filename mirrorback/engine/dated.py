@@ -6,10 +6,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Iterator
 
 from mirrorback.engine.history import History
-from mirrorback.engine.structure import Top
+from mirrorback.engine.jobs import Top
 from mirrorback.model import Problem, Snapshot
 from mirrorback.plan.likeness import Holds
 from mirrorback.store import owners, past, system, tree
@@ -20,6 +21,7 @@ from mirrorback.store.repository import CURRENT, INNER
 _HOLD_ALL = frozenset(
     ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs", "nilfs2")
 )
+NEAR = 64  # directories that a thread keeps open
 KEPT_OPEN = 512  # folders; the others are opened by their names each time
 GONE = "the folder of this snapshot is missing"
 NO_FOLDER = "is no folder, but what stands in the place of one"
@@ -30,12 +32,25 @@ UNKNOWN = "looks like the folder of a snapshot, but is none"
 _LOST = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
+Near = tuple[int, bytes]  # a snapshot, and the path of a directory in it
+
+
+class _Nearby(threading.local):
+    """Directories that a thread keeps open: the next look is likely into the same ones."""
+
+    def __init__(self) -> None:
+        self.folders: dict[Near, int] = {}
+
+
 class Dated:
     """The folders of all snapshots, open.  To be closed."""
 
     def __init__(self, history: History) -> None:
         """Raises OSError."""
         self._history = history
+        self._lock = threading.Lock()
+        self._near = _Nearby()
+        self._opened: list[dict[Near, int]] = []  # of all threads
         self.tops: dict[int, Top] = {}  # by snapshot, of those that are there
         self.problems: list[Problem] = []
         self.renamed: set[int] = set()
@@ -47,6 +62,10 @@ class Dated:
 
     def close(self) -> None:
         """Close the folders."""
+        for near in self._opened:
+            for fd in near.values():
+                os.close(fd)
+            near.clear()
         for top in self.tops.values():
             if top.fd is not None:
                 os.close(top.fd)
@@ -89,26 +108,40 @@ class Dated:
 
     @contextlib.contextmanager
     def opened(self, snapshot: Snapshot, path: bytes) -> Iterator[int | None]:
-        """A descriptor of a directory in a snapshot's folder; None where either is missing.
-        Raises OSError."""
-        cursor = top = None
+        """A descriptor of a directory in a snapshot's folder, good until the next one is opened
+        by the same thread; None where either is missing.  Raises OSError."""
+        near = self._near.folders
+        fd = near.get((snapshot.id, path))
+        if fd is None:
+            fd = self._try_open(snapshot, path)
+            if fd is not None:
+                self._remember(near, snapshot.id, path, fd)
+        yield fd
+
+    def _try_open(self, snapshot: Snapshot, path: bytes) -> int | None:
+        if snapshot.id not in self.tops:
+            return None
         try:
+            top = self.open(snapshot)
+            cursor = tree.Cursor(top)
             try:
-                top = self.open(snapshot)
-                cursor = tree.Cursor(top)
-                fd = cursor.open(path)
-            except KeyError:
-                fd = None
-            except OSError as error:
-                if error.errno not in _LOST:
-                    raise
-                fd = None
-            yield fd
-        finally:
-            if cursor is not None:
+                return os.dup(cursor.open(path))
+            finally:
                 cursor.close()
-            if top is not None:
                 os.close(top)
+        except OSError as error:
+            if error.errno not in _LOST:
+                raise
+            return None
+
+    def _remember(self, near: dict[Near, int], number: int, path: bytes, fd: int) -> None:
+        if len(near) >= NEAR:
+            for key in [key for key in near if key[1] != path] or list(near)[:1]:
+                os.close(near.pop(key))
+        with self._lock:
+            if not near:
+                self._opened.append(near)
+        near[number, path] = fd
 
     def _open(self) -> None:
         history = self._history

@@ -20,6 +20,14 @@ from mirrorback.store import past, schema
 _AS_ROOT = (Kind.CHAR, Kind.BLOCK)
 
 
+def undressed_from(kind: Kind, *, known: bool) -> str | None:
+    """The same for what has the right content, but the wrong metadata, or is another's inode;
+    `known` says whether the digest is."""
+    if kind is Kind.FILE:
+        return ITSELF if known else None
+    return CATALOG if kind not in _AS_ROOT or os.geteuid() == 0 else None
+
+
 class Outlook:
     """Answers are kept: the drive must not be changed meanwhile, or they are of before.  For
     several threads."""
@@ -53,13 +61,13 @@ class Outlook:
 
     def _direct(self, found: Examined) -> str | None:
         """From what is right as it is."""
-        kind = found.metadata.kind
         if found.sound is not None:
             return LINKS
-        if kind is not Kind.FILE:
-            return CATALOG if kind not in _AS_ROOT or os.geteuid() == 0 else None
-        if found.bytes_right is not None and found.digest is not None:
-            return ITSELF
+        file = found.metadata.kind is Kind.FILE
+        if found.bytes_right is not None or not file:
+            origin = undressed_from(found.metadata.kind, known=found.digest is not None)
+            if origin is not None or not file:
+                return origin
         return self._remedies.bring(found, None)
 
     def _after_others(self, found: Examined, asking: frozenset[int]) -> bool:

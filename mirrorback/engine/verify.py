@@ -13,11 +13,12 @@ from mirrorback.engine.check_catalog import CatalogFindings
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events
 from mirrorback.engine.examine import Examiner
+from mirrorback.engine.findings import Outcome
 from mirrorback.engine.history import History
 from mirrorback.engine.outlook import Outlook
 from mirrorback.engine.read_back import ReadBack
 from mirrorback.engine.remedy import Remedies
-from mirrorback.engine.review import Hours, Outcome, Review
+from mirrorback.engine.review import Hours, Review
 from mirrorback.engine.verdict import Judge
 from mirrorback.errors import Damaged
 from mirrorback.model import Problem

@@ -17,8 +17,10 @@ import pytest
 from filesystems import require_root
 from runs import Heard, LargeNights, Nights, change_pages
 
-from mirrorback.engine import agenda, dated, faults, review
-from mirrorback.engine.verify import Outcome, verify
+from mirrorback.engine import agenda, dated, examine, faults, findings, review
+from mirrorback.engine.findings import Outcome
+from mirrorback.engine.rebuild import RebuildOptions, rebuild
+from mirrorback.engine.verify import verify
 from mirrorback.model import Problem
 from mirrorback.plan.verifying import ALL, Budget, Part, Share, Slice
 from mirrorback.store.lock import Lock
@@ -181,8 +183,8 @@ def test_missing_and_foreign(three: Nights) -> None:
     found = three.problems()
     assert shown(found) == {
         (b"d/same", (SECOND,), faults.MISSING),
-        (b"d/new", (FIRST, THIRD), review.FOREIGN),
-        (b"folder", (FIRST,), review.FOREIGN),
+        (b"d/new", (FIRST, THIRD), findings.FOREIGN),
+        (b"folder", (FIRST,), findings.FOREIGN),
     }
     assert {p.path for p in found if p.repairable} == {b"d/same"}
 
@@ -307,9 +309,9 @@ def test_deltas_foreign_missing_and_touched(large: LargeNights, image: Path) -> 
     (oldest / "d" / "image").write_bytes(b"whole again?")
     found = {(p.path, p.snapshots): p.problem for p in large.problems()}
     assert "permissions" in found.pop((b"d/image", (middle.name,)))
-    assert found == {(b"d/image", (oldest.name,)): review.FOREIGN}
+    assert found == {(b"d/image", (oldest.name,)): findings.FOREIGN}
     delta.unlink()
-    words = {p.snapshots: p.problem for p in large.problems() if p.problem != review.FOREIGN}
+    words = {p.snapshots: p.problem for p in large.problems() if p.problem != findings.FOREIGN}
     assert words == {(middle.name,): faults.MISSING, (oldest.name,): faults.DEPENDS}
 
 
@@ -524,4 +526,74 @@ def test_on_real_drives(kind: str, mount: Callable[[str], Path], source: Path) -
     assert nights.problems() == []
     flip(nights.current / "d" / "same")
     (nights.folders()[0] / "d" / "new").write_text("x")
-    assert {p.problem for p in nights.problems()} == {faults.ROTTEN, review.FOREIGN}
+    assert {p.problem for p in nights.problems()} == {faults.ROTTEN, findings.FOREIGN}
+
+
+# --- much at once, and what nobody knew ------------------------------------------------------
+
+
+@pytest.mark.parametrize("helpers", [0, 1 << 40])
+def test_metadata_of_all_files(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, helpers: int
+) -> None:
+    """What is wrong with nothing but metadata needs no closer look; what is, gets one."""
+    fill(nights)
+    nights.backup(always=True)
+    os.link(nights.source / "d1" / "f1", nights.source / "d2" / "linked")
+    nights.backup()
+    for path in nights.current.rglob("f*"):
+        path.chmod(0o606)
+    flip(nights.current / "d3" / "f3")
+    (nights.folders()[0] / "d4" / "f4").unlink()
+    monkeypatch.setattr(review, "WORTH_HELPERS", (helpers, helpers))
+    looked: list[int] = []
+    look = examine.Examiner.look
+
+    def counted(self: Any, number: int, **rest: Any) -> Any:
+        looked.append(number)
+        return look(self, number, **rest)
+
+    monkeypatch.setattr(examine.Examiner, "look", counted)
+    found = {(p.path, p.problem): p for p in nights.problems()}
+    assert len(found) == 62 and all(p.repairable for p in found.values())
+    assert len(looked) == 3, "the linked one, the rotten one, the missing one"
+    one = found[b"d0/f0", "permissions are 0606, not 0644"]
+    assert one.snapshots == EVERY
+    assert one.location == os.fsencode(nights.current / "d0" / "f0")
+    assert len(nights.marked()) == 60
+    assert nights.repair().left == 0
+    assert nights.problems() == []
+
+
+def without_digests(nights: Nights) -> None:
+    result = rebuild(str(nights.repository), RebuildOptions(force=True), nights.now, Heard())
+    assert result is not None and unknown(nights) > 0
+
+
+def unknown(nights: Nights) -> int:
+    with contextlib.closing(sqlite3.connect(nights.repository / ".mirrorback/catalog.db")) as db:
+        query = "SELECT count(*) FROM object WHERE kind = 1 AND digest IS NULL"
+        found: int = db.execute(query).fetchone()[0]
+        return found
+
+
+def test_digests_that_a_rebuilt_catalog_lacks_are_learnt(three: Nights) -> None:
+    with (three.source / "sparse").open("wb") as file:
+        file.truncate(2 << 30)
+    three.backup()
+    without_digests(three)
+    found, _outcome = check(three, Slice(1, 2))
+    assert found == [] and unknown(three) > 0
+    assert three.problems() == [] and unknown(three) == 0
+    flip(three.current / "d" / "same")
+    assert {p.path: p.problem for p in three.problems()} == {b"d/same": faults.ROTTEN}
+    assert three.repair().left == 0
+    assert three.problems() == []
+    assert three.backup().summary.bytes_copied == 0
+
+
+def test_a_digest_is_not_learnt_of_what_was_touched(three: Nights) -> None:
+    without_digests(three)
+    (three.current / "f").write_text("other")
+    [problem] = three.problems()
+    assert problem.path == b"f" and unknown(three) == 1
