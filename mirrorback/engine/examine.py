@@ -81,10 +81,10 @@ class Examiner:
         self._dated = dated
         self._read_back = read_back
 
-    def look(self, number: int, *, through: bool = True) -> Examined | None:
+    def look(self, number: int, *, comes_to: bool | None = None) -> Examined | None:
         """Everything that can be said of an object; None where no snapshot shows it.  Each of
-        its inodes is read; a delta also through all that it is over, unless that is known to be
-        right or not wanted (`through`).  Raises the catalog's errors, Damaged for a broken one."""
+        its inodes is read; a delta also through all that it is over, unless it is known whether
+        it `comes_to` what it should.  Raises the catalog's errors, Damaged for a broken one."""
         catalog = self._history.catalog
         while True:
             with catalog.lock:
@@ -94,12 +94,12 @@ class Examiner:
                 return None
             snapshots = self._history.refreshed()
             found = Examined(number, rows, held)
-            self._look(found, snapshots, through=through)
+            self._look(found, snapshots, comes_to)
             if not found.wrong() or self._history.refreshed() == snapshots:
                 return found
             # Another run has published or removed a snapshot meanwhile.
 
-    def _look(self, found: Examined, snapshots: list[Snapshot], *, through: bool) -> None:
+    def _look(self, found: Examined, snapshots: list[Snapshot], comes_to: bool | None) -> None:
         for shown in self._names(found.rows, snapshots, found.absent):
             found.names.append(shown)
         if found.drive == schema.ABSENT:
@@ -111,9 +111,9 @@ class Examiner:
             found.changing = True
             found.unreadable = self._read_back.read_through(place.row, place.snapshot)
             return
-        self._judge(found, through=through)
+        self._judge(found, comes_to)
 
-    def _judge(self, found: Examined, *, through: bool) -> None:
+    def _judge(self, found: Examined, comes_to: bool | None) -> None:
         """Tell sound inodes from others, and choose the one that all names should show."""
         groups: dict[Inode, list[Shown]] = {}
         for shown in found.names:
@@ -121,7 +121,7 @@ class Examiner:
                 groups.setdefault(shown.inode, []).append(shown)
         sound: list[Inode] = []
         for inode, names in groups.items():
-            fault = self._read_back.fault(names[0], through=through)
+            fault = self._read_back.fault(names[0], comes_to=comes_to)
             fault = fault or self._fused(found, names)
             if fault is None:
                 sound.append(inode)

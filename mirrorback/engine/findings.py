@@ -85,6 +85,8 @@ class Findings:
     def take(
         self, job: Job, shown: dict[int, list[Snapshot]], found: Found, result: Result
     ) -> None:
+        """Take what was found in one directory, `shown` by the object that it is itself in
+        these snapshots.  Raises the catalog's errors."""
         doubtful = set(found.doubtful)
         doubtful.update(*found.shared)
         with self._lock:
@@ -116,13 +118,14 @@ class Findings:
                     differing.update((other, number))
         return differing
 
-    def examine(self, number: int, result: Result) -> None:
+    def examine(self, number: int, result: Result, comes_to: bool | None = None) -> None:
+        """Look closely at an object, once; `comes_to` as for `Judge.examine`."""
         with self._lock:
             if number in self._examined:
                 return
             self._examined.add(number)
         try:
-            verdict = self._judge.examine(number)
+            verdict = self._judge.examine(number, comes_to)
         except Damaged:
             if self.tolerant:
                 return  # the catalog's rows, as has been told

@@ -175,4 +175,5 @@ def _shown(row: Wanted | WantedFolder, snapshot: int) -> bool:
 
 
 def within(snapshot: int, ranges: Sequence[Range]) -> bool:
+    """Whether a snapshot is among some, which are given by the first and last of each run."""
     return any(first <= snapshot and (last is None or last >= snapshot) for first, last in ranges)

@@ -101,7 +101,7 @@ class Outlook:
                 return None
             number = held.base
             if number not in self._broken:
-                looked = self._examiner.look(number, through=False)
+                looked = self._examiner.look(number, comes_to=True)
                 harmed = looked is not None and looked.sound is None and _in_content(looked)
                 self._broken[number] = looked if harmed else None
             broken = self._broken[number]

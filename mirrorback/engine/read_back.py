@@ -60,10 +60,10 @@ class ReadBack:
         self._holds = holds
         self._passed = passed
 
-    def fault(self, shown: Shown, *, through: bool = True) -> Fault | None:
+    def fault(self, shown: Shown, *, comes_to: bool | None = None) -> Fault | None:
         """What is wrong with what stands at a name.  A delta is read through all that it is
-        over, unless it is known that this is right, or not wanted (`through`).  Raises the
-        catalog's errors."""
+        over, unless it is known whether it `comes_to` what it should.  Raises the catalog's
+        errors."""
         row = shown.row
         if shown.kind is not row.metadata.kind:
             return Fault(faults.WRONG_KIND, Harm.CONTENT)
@@ -75,7 +75,7 @@ class ReadBack:
                     return self._other(folder, shown)
                 fd = system.open_quietly(shown.name, os.O_RDONLY, folder)
                 try:
-                    return self._file(fd, shown, through=through)
+                    return self._file(fd, shown, comes_to)
                 finally:
                     os.close(fd)
         except (FileNotFoundError, NotADirectoryError):
@@ -93,13 +93,13 @@ class ReadBack:
             return Fault(faults.WRONG_DEVICE, Harm.CONTENT)
         return self._dress(st, xattrs.read_at(folder, shown.name), shown.row)
 
-    def _file(self, fd: int, shown: Shown, *, through: bool) -> Fault | None:
+    def _file(self, fd: int, shown: Shown, comes_to: bool | None) -> Fault | None:
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode):
             return Fault(faults.WRONG_KIND, Harm.CONTENT)
         system.drop_cache(fd, 0, 0)  # what is on the drive counts
         if shown.row.drive == schema.DELTA:
-            fault = self._delta(fd, shown, through=through)
+            fault = self._delta(fd, shown, comes_to)
         else:
             fault = self._whole(fd, st, shown)
         return fault or self._dress(st, xattrs.read(fd), shown.row)
@@ -139,7 +139,7 @@ class ReadBack:
         same = likeness.same_time(row.metadata.mtime, st.st_mtime_ns)
         return faults.ROTTEN if same else faults.EDITED
 
-    def _delta(self, fd: int, shown: Shown, *, through: bool) -> Fault | None:
+    def _delta(self, fd: int, shown: Shown, comes_to: bool | None) -> Fault | None:
         from mirrorback.store.delta_reader import DeltaReader
 
         row = shown.row
@@ -150,10 +150,11 @@ class ReadBack:
             return Fault(str(error), Harm.CONTENT)
         if (reader.old_size, reader.old_digest) != (row.metadata.size, row.digest):
             return Fault(faults.OTHERS_DELTA, Harm.CONTENT)
-        if not through or shown.snapshot.id in self._dated.renamed:
-            return None  # the latter would be looked for under its own name
-        wrong = self.read_through(row, shown.snapshot)
-        return Fault(faults.DEPENDS, Harm.BASE) if wrong else None
+        if comes_to is None and shown.snapshot.id in self._dated.renamed:
+            return None  # it would be looked for under its own name
+        if comes_to is None:
+            comes_to = self.read_through(row, shown.snapshot) is None
+        return None if comes_to else Fault(faults.DEPENDS, Harm.BASE)
 
     def read_through(self, row: PastRow, snapshot: Snapshot) -> Fault | None:
         """What is wrong with a version, however it is read.  Raises the catalog's errors."""

@@ -196,13 +196,21 @@ class Review:
         for job, folder, found in self._checked(task, hand):
             self._findings.take(job, folder, found, result)
             self._count(len(job.read))
+        known = self._chains(task.closely)
         for number in task.closely:
             if self._over():
                 self._outcome.complete = False
                 break
-            self._findings.examine(number, result)
+            self._findings.examine(number, result, known.get(number))
             self._count(1)
         return result
+
+    def _chains(self, numbers: Sequence[int]) -> dict[int, bool]:
+        if len(numbers) < 2:
+            return {}
+        from mirrorback.engine.chains import Chains
+
+        return Chains(self._history, self._passed, self._over).read(numbers)
 
     def _checked(
         self, task: Task, hand: Helper | Checker

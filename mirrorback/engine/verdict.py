@@ -40,10 +40,10 @@ class Judge:
         self._examiner = examiner
         self._outlook = outlook
 
-    def examine(self, number: int, *, through: bool = True) -> Verdict:
+    def examine(self, number: int, comes_to: bool | None = None) -> Verdict:
         """Look at all names of an object that the drive should hold, and read each of its
-        inodes; `through` as for `Examiner.look`.  Raises the catalog's errors."""
-        found = self._examiner.look(number, through=through)
+        inodes; `comes_to` as for `Examiner.look`.  Raises the catalog's errors."""
+        found = self._examiner.look(number, comes_to=comes_to)
         if found is None or not found.names:
             return Verdict(seen=False)  # perhaps only folders show it that are gone
         wrong = found.wrong()
