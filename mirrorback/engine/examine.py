@@ -68,6 +68,15 @@ class Examined:
                 found.append((shown, self.faults.get(shown.inode, _APART)))
         return found
 
+    def only_undressed(self) -> bool:
+        """Whether one inode, of which nobody else has a name, has all it should, but for
+        metadata: these could be put right on it."""
+        right = self.bytes_right
+        if self.sound is not None or right is None or right.inode is None:
+            return False
+        names = sum(shown.inode == right.inode for shown in self.names)
+        return self.faults[right.inode].harm is Harm.DRESS and right.links <= names
+
     def depends(self) -> bool:
         """Whether it is a delta that is itself right, over something that is not."""
         return any(fault.harm is Harm.BASE for fault in self.faults.values())

@@ -145,8 +145,8 @@ class Findings:
             if row.object in words:
                 snapshots = [n for n in by_id if row.first <= n and (row.last or n) >= n]
                 names.setdefault((row.name, row.object), []).extend(snapshots)
-                known = row.digest is not None
-                repairable[row.object] = undressed_from(Kind(row.kind), known=known) is not None
+                origin = undressed_from(Kind(row.kind), provable=True)  # nobody else has a name
+                repairable[row.object] = origin is not None
         with self._lock:
             fresh = words.keys() - self._examined
             self._examined |= fresh

@@ -20,11 +20,11 @@ from mirrorback.store import past, schema
 _AS_ROOT = (Kind.CHAR, Kind.BLOCK)
 
 
-def undressed_from(kind: Kind, *, known: bool) -> str | None:
+def undressed_from(kind: Kind, *, provable: bool) -> str | None:
     """The same for what has the right content, but the wrong metadata, or is another's inode;
-    `known` says whether the digest is."""
+    `provable` says that a copy could be proven, or none is needed."""
     if kind is Kind.FILE:
-        return ITSELF if known else None
+        return ITSELF if provable else None
     return CATALOG if kind not in _AS_ROOT or os.geteuid() == 0 else None
 
 
@@ -65,7 +65,8 @@ class Outlook:
             return LINKS
         file = found.metadata.kind is Kind.FILE
         if found.bytes_right is not None or not file:
-            origin = undressed_from(found.metadata.kind, known=found.digest is not None)
+            provable = found.digest is not None or found.only_undressed()
+            origin = undressed_from(found.metadata.kind, provable=provable)
             if origin is not None or not file:
                 return origin
         return self._remedies.bring(found, None)

@@ -15,7 +15,7 @@ from mirrorback.engine.read_back import Shown
 from mirrorback.engine.remedy import CATALOG, ITSELF, LINKS, Remedies
 from mirrorback.errors import Damaged, DeltaTooLarge
 from mirrorback.model import Digest, Kind
-from mirrorback.store import content, live, mend, node, past, schema, system, tree
+from mirrorback.store import content, live, mend, node, past, probe, schema, system, tree
 from mirrorback.store.clones import NewFile
 from mirrorback.store.durable import scratch
 from mirrorback.store.record import Replaced
@@ -39,6 +39,7 @@ class Preparing:
         self._history = history
         self._dated = dated
         self._remedies = remedies
+        self._reflinks: bool | None = None  # nobody has asked
 
     def prepare(self, found: Examined) -> Prepared | None:
         """Make the right file of an object that is no directory; None where that is impossible.
@@ -53,6 +54,35 @@ class Preparing:
         finally:
             os.close(redo)
         return Prepared(made.origin, made.replaced, made.written, apart)
+
+    def dress_in_place(self, found: Examined) -> bool:
+        """Put the metadata of a file right on the inode itself, where that does harm to nobody,
+        and a copy would take much room, or could not be proven; whether that was done.  What is
+        cut in this is as it was: marked.  Raises OSError."""
+        size, right = found.metadata.size, found.bytes_right
+        costly = size >= self._history.repo.settings.delta_min_size and not self._clones()
+        if right is None or not found.only_undressed() or found.drive == schema.DELTA:
+            return False
+        if found.metadata.kind is not Kind.FILE or not (costly or found.digest is None):
+            return False
+        with self._dated.opened(right.snapshot, right.folder) as folder:
+            if folder is None:
+                return False
+            fd = os.open(right.name, system.READ_SAFELY, dir_fd=folder)
+            try:
+                st = os.fstat(fd)
+                if (st.st_dev, st.st_ino) != right.inode or st.st_nlink > right.links:
+                    return False  # someone is just at it
+                node.Dresser().dress_open(fd, found.metadata, fresh=False)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        return True
+
+    def _clones(self) -> bool:
+        if self._reflinks is None:
+            self._reflinks = probe.probe(self._history.repo.inner_path(b"")).reflinks
+        return self._reflinks
 
     # --- the right file --------------------------------------------------------------------
 

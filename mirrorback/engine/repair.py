@@ -25,7 +25,7 @@ from mirrorback.engine.missing import absent_folders, below_missing
 from mirrorback.engine.outlook import Outlook
 from mirrorback.engine.preparing import Prepared, Preparing
 from mirrorback.engine.read_back import ReadBack
-from mirrorback.engine.remedy import CATALOG, DELTA, NoRoom, Remedies
+from mirrorback.engine.remedy import CATALOG, DELTA, ITSELF, NoRoom, Remedies
 from mirrorback.engine.repair_files import repair_files
 from mirrorback.errors import DriveError, Locked, UsageError
 from mirrorback.model import Kind, Repair
@@ -247,6 +247,14 @@ class _Run:
 
     def _mend(self, found: Examined, problem: str) -> bool:
         number = found.number
+        if not self._dry and self._preparing.dress_in_place(found):
+            again = self._examiner.look(number)
+            if again is not None and not again.wrong():
+                self._tell(found, problem, Prepared(ITSELF), repaired=True)
+                self._mended.add(number)
+                self._well.append(number)
+                return True
+            found = again or found
         try:
             prepared = self._rehearsed(found) if self._dry else self._preparing.prepare(found)
         except NoRoom as error:

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import LargeNights, Nights, change_pages
+from runs import Heard, LargeNights, Nights, change_pages
 from test_repair import flip
+
+from mirrorback.engine import preparing
+from mirrorback.engine.rebuild import RebuildOptions, rebuild
 
 Harm = Callable[[Nights], None]
 
@@ -216,3 +219,51 @@ def test_a_moved_folder_is_remembered_as_wrong(nights: Nights) -> None:
     (nights.folders()[0] / "a").chmod(0o711)
     (nights.folders()[0] / "z").chmod(0o711)
     assert agree(nights) == {b"a": True, b"z": True}
+
+
+# --- metadata of large files -----------------------------------------------------------------
+
+
+def test_metadata_of_a_large_file_is_put_right_on_the_file_itself(
+    large: LargeNights, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy would take as much room again."""
+    monkeypatch.setattr(preparing.Preparing, "_clones", lambda self: False)
+    large.backup()
+    large.backup(always=True)
+    path = large.current / "d" / "image"
+    before = path.stat()
+    path.chmod(0o777)
+    os.utime(path, (1, 1))
+    os.setxattr(path, "user.x", b"1")
+    assert agree(large) == {b"d/image": True}
+    after = path.stat()
+    assert (after.st_ino, after.st_nlink) == (before.st_ino, 2)
+    assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+    assert os.listxattr(path) == []
+    assert not (large.repository / ".mirrorback/damaged").exists()
+
+
+def test_but_not_where_somebody_else_has_a_name_of_it(
+    large: LargeNights, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing.Preparing, "_clones", lambda self: False)
+    large.backup()
+    path = large.current / "d" / "image"
+    os.link(path, large.repository / "mine")
+    path.chmod(0o777)
+    assert agree(large) == {b"d/image": True}
+    assert (large.repository / "mine").stat().st_mode & 0o777 == 0o777
+    assert not os.path.samefile(path, large.repository / "mine")
+
+
+def test_metadata_of_what_has_no_known_digest(nights: Nights) -> None:
+    """Content that nobody can prove is not copied, but it may get its metadata back."""
+    for name in ("f", "g"):
+        (nights.source / name).write_text(name)
+    nights.backup()
+    rebuild(str(nights.repository), RebuildOptions(force=True), nights.now, Heard())
+    for name in ("f", "g"):
+        (nights.current / name).chmod(0o777)
+    os.link(nights.current / "g", nights.repository / "mine")
+    assert agree(nights) == {b"f": True, b"g": False}
