@@ -13,7 +13,7 @@ from mirrorback.engine.history import History
 from mirrorback.engine.jobs import Top
 from mirrorback.model import Problem, Snapshot
 from mirrorback.plan.likeness import Holds
-from mirrorback.store import owners, past, system, tree
+from mirrorback.store import mend, owners, past, schema, system, tree
 from mirrorback.store.catalog import FOLDER_NAME, ROOT_DIR
 from mirrorback.store.repository import CURRENT, INNER
 
@@ -54,6 +54,7 @@ class Dated:
         self.tops: dict[int, Top] = {}  # by snapshot, of those that are there
         self.problems: list[Problem] = []
         self.renamed: set[int] = set()
+        self.certain: set[int] = set()  # of these, those that are so beyond doubt
         try:
             self._open()
         except BaseException:
@@ -143,6 +144,12 @@ class Dated:
                 self._opened.append(near)
         near[number, path] = fd
 
+    def leave_out(self, number: int) -> None:
+        """Take the folder of a snapshot for one that is missing."""
+        top = self.tops.pop(number)
+        if top.fd is not None:
+            os.close(top.fd)
+
     def _open(self) -> None:
         history = self._history
         snapshots = list(reversed(history.snapshots()))
@@ -155,7 +162,7 @@ class Dated:
                 lost.append(snapshot)
                 continue
             except NotADirectoryError:
-                self._tell(snapshot, NO_FOLDER)
+                self._tell(snapshot, NO_FOLDER, repairable=not snapshot.current)
                 continue
             self._keep(snapshot, fd, CURRENT if snapshot.current else _folder(snapshot))
         self._find(lost)
@@ -187,29 +194,35 @@ class Dated:
                 None,
             )
             if name is None:
-                self._tell(snapshot, GONE)
+                self._tell(snapshot, GONE, repairable=not snapshot.current)
                 continue
             del strange[name]
             fd = os.open(name, tree.DIRECTORY_FLAGS, dir_fd=history.repo.fd)
             self.renamed.add(snapshot.id)
             self._keep(snapshot, fd, name)
-            self._tell(snapshot, RENAMED.format(os.fsdecode(name)), repairable=True)
+            sure = self._fits(name, snapshot, surely=True)
+            if sure:
+                self.certain.add(snapshot.id)
+            self._tell(snapshot, RENAMED.format(os.fsdecode(name)), repairable=sure)
         for name in sorted(strange):
             if FOLDER_NAME.fullmatch(os.fsdecode(name)):
                 where = os.path.join(history.repository, name)
                 self.problems.append(Problem(name, (), UNKNOWN, where, False))
 
-    def _fits(self, name: bytes, snapshot: Snapshot) -> bool:
+    def _fits(self, name: bytes, snapshot: Snapshot, *, surely: bool = False) -> bool:
         """Whether a folder may be that of a snapshot, by half of the names in it: its inode
-        number may have been used anew."""
+        number may have been used anew.  It is one `surely` by all of them."""
         catalog = self._history.catalog
         with catalog.lock:
-            wanted = {row.name for row in past.entries(catalog, ROOT_DIR, snapshot.id)}
+            rows = past.entries(catalog, ROOT_DIR, snapshot.id)
+        wanted = {mend.drive_name(row) for row in rows if row.drive != schema.ABSENT}
         fd = os.open(name, tree.DIRECTORY_FLAGS, dir_fd=self._history.repo.fd)
         try:
             found = set(map(os.fsencode, os.listdir(fd)))
         finally:
             os.close(fd)
+        if surely:
+            return bool(wanted) and wanted <= found
         return 2 * len(wanted & found) >= len(wanted)
 
     def _strange(self, known: set[bytes]) -> dict[bytes, int]:

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.history import History
 from mirrorback.model import Kind
-from mirrorback.store import mend, past, tree
-from mirrorback.store.catalog import ABOVE_ROOT
-
-
-def absent_folders(history: History) -> list[tuple[str, bytes]]:
-    """The snapshots whose whole folder is missing, each with the path where it should be.
-    Raises OSError."""
-    found = []
-    for snapshot in history.refreshed():
-        top = mend.open_top(history.repo, snapshot)
-        if top is None:
-            found.append((snapshot.name, history.location(snapshot)))
-        else:
-            os.close(top)
-    return found
+from mirrorback.store import past, tree
+from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR
 
 
 def below_missing(
@@ -52,6 +37,11 @@ def below_missing(
             if fd is None:
                 return [row.object, *_below(history, snapshot, number, walked)]
     return []
+
+
+def all_shown(history: History, snapshot: int) -> list[int]:
+    """The objects that a snapshot shows below its root.  Raises Damaged."""
+    return _below(history, snapshot, ROOT_DIR, set())
 
 
 def _below(

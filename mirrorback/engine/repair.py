@@ -16,16 +16,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from mirrorback.engine.dated import Dated
+from mirrorback.engine import whole_folders
+from mirrorback.engine.dated import GONE, Dated
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.examine import Examined, Examiner, folder_faults
 from mirrorback.engine.faults import DAMAGED, MISSING, Harm
 from mirrorback.engine.history import History
-from mirrorback.engine.missing import absent_folders, below_missing
+from mirrorback.engine.missing import below_missing
+from mirrorback.engine.open_version import path_of
 from mirrorback.engine.outlook import Outlook
 from mirrorback.engine.preparing import Prepared, Preparing
 from mirrorback.engine.read_back import ReadBack
-from mirrorback.engine.remedy import CATALOG, DELTA, ITSELF, NoRoom, Remedies
+from mirrorback.engine.remedy import CATALOG, DELTA, ITSELF, LINKS, NoRoom, Remedies
 from mirrorback.engine.repair_files import repair_files
 from mirrorback.errors import DriveError, Locked, UsageError
 from mirrorback.model import Kind, Repair
@@ -86,9 +88,9 @@ def repair(
                 history = History(repo, catalog, now, b"/")
                 try:
                     top = repo.settings.source if source is None else os.fsencode(source)
-                    with contextlib.closing(Dated(history)) as dated:
+                    with _folders(history, _nanoseconds(now), dry_run=dry_run) as (dated, made):
                         run = _Run(history, dated, os.path.abspath(top), events, dry_run=dry_run)
-                        return run.all(_nanoseconds(now))
+                        return run.all(_nanoseconds(now), made)
                 finally:
                     history.let_go()
         finally:
@@ -97,6 +99,34 @@ def repair(
 
 def _nanoseconds(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+def _is_part(one: Repair, anew: set[str]) -> bool:
+    """Whether a repair is of what a folder that was made anew has got from others, as it goes
+    without saying."""
+    given = one.repaired and one.origin in (None, LINKS, CATALOG) and one.problem == MISSING
+    return given and not anew.isdisjoint(one.snapshots)
+
+
+@contextlib.contextmanager
+def _folders(history: History, now: int, *, dry_run: bool) -> Iterator[tuple[Dated, list[Repair]]]:
+    """The folders of all snapshots, those that were renamed or are gone put right, and what was
+    done for that."""
+    made: list[Repair] = []
+    dated = Dated(history)
+    try:
+        made += whole_folders.rename_back(history, dated, dry_run=dry_run)
+        for number in dated.renamed - dated.certain:  # who knows what they are
+            dated.leave_out(number)
+        anew = whole_folders.make_anew(history, dated, now, dry_run=dry_run)
+        if (made or anew) and not dry_run:
+            dated.close()
+            dated = Dated(history)
+            for number in dated.renamed:
+                dated.leave_out(number)
+        yield dated, made + anew
+    finally:
+        dated.close()
 
 
 @contextlib.contextmanager
@@ -165,11 +195,13 @@ class _Run:
             return holds
         return holds._replace(modes=probe.probe(self._repo.inner_path(b"")).modes)
 
-    def all(self, now: int) -> RepairResult:
-        """Mend all that is marked; `now` in ns since 1970."""
+    def all(self, now: int, made: list[Repair]) -> RepairResult:
+        """Mend all that is marked; `now` in ns since 1970, `made` what was done before."""
         self._now = now
         files = list(repair_files(self._history, dry_run=self._dry))
         marked = past.marked(self._catalog)
+        if self._dry:
+            marked += self._lost({number for number, _problem in marked})
         self._marked.update(number for number, _problem in marked)
         self._events.phase(Phase.REPAIR, len(marked))
         try:
@@ -177,10 +209,30 @@ class _Run:
         finally:
             if marked and not self._dry:
                 repository.make_reserve(self._repo.inner)
-        absent = absent_folders(self._history)
         lacking = sum(self._lacking.values())
         told = [self._told[number] for number in sorted(self._told)]
-        return RepairResult([*files, *told], absent, lacking)
+        anew = {one.snapshots[0] for one in made if one.problem == GONE}
+        told = [one for one in told if not _is_part(one, anew)]
+        return RepairResult([*files, *made, *told], self._absent(), lacking)
+
+    def _absent(self) -> list[tuple[str, bytes]]:
+        """The snapshots whose whole folder is missing, and will be, with where it should be."""
+        known = set(self._dated.tops)
+        if self._dry:
+            known |= {one.id for one in whole_folders.gone(self._history, self._dated)}
+        return [
+            (snapshot.name, self._history.location(snapshot))
+            for snapshot in self._history.refreshed()
+            if snapshot.id not in known
+        ]
+
+    def _lost(self, marked: set[int]) -> list[tuple[int, str]]:
+        """What only folders show that are gone: a dry run has not marked it."""
+        anew = {snapshot.id for snapshot in whole_folders.gone(self._history, self._dated)}
+        if not anew:
+            return []
+        lost = past.only_in(self._catalog, anew) - marked
+        return [(number, MISSING) for number in sorted(lost, reverse=True)]
 
     def _passes(self, left: list[tuple[int, str]]) -> None:
         """Folders first, then what is newest: older versions may depend on it.  What could not
@@ -222,6 +274,8 @@ class _Run:
                     depends = self._depends_on_mended(number)
                     self._tell(found, problem, Prepared(DELTA) if depends else None, repaired=True)
                 return True
+            if self._dry and found.drive != schema.ABSENT:
+                return self._mend(found, problem)  # when its folder has been made anew
             return False  # all of it was in folders that are missing: they are told
         for shown, _fault in wrong:
             if shown.silent:
@@ -349,12 +403,16 @@ class _Run:
         wrong = found.wrong()
         shown = wrong[0][0] if wrong else (found.names[0] if found.names else None)
         row = found.rows[-1] if shown is None else shown.row
-        folder = b"" if not row.name else self._history.folder_path(row.dir)
-        path = tree.join(folder, row.name)
-        top = self._repo.path if shown is None else self._history.location(shown.snapshot)
+        path = path_of(self._history, row) if row.name else b""
+        everywhere = self._history.snapshots()
+        where = next(one for one in reversed(everywhere) if row.shown_in(one.id))
+        if shown is not None:
+            where = shown.snapshot
+        folder, _name = tree.parent_of(path)
+        name = mend.drive_name(row)
         snapshots = [
             snapshot.name
-            for snapshot in self._history.snapshots()
+            for snapshot in everywhere
             if any(one.shown_in(snapshot.id) for one in found.rows)
         ]
         apart = prepared.set_apart if prepared is not None else None
@@ -362,7 +420,7 @@ class _Run:
             path=path,
             snapshots=tuple(snapshots),
             problem=problem,
-            location=os.path.join(top, path if shown is None else shown.path),
+            location=os.path.join(self._history.location(where), tree.join(folder, name)),
             repaired=repaired,
             origin=None if prepared is None else prepared.origin,
             set_apart=None if apart is None else self._repo.inner_path(apart),
