@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mirrorback.engine.history import History
-from mirrorback.engine.structure import Job, Range
+from mirrorback.engine.jobs import Job, Range
 from mirrorback.model import Kind
 from mirrorback.plan.verifying import Budget, Everything, Part, Sample, Share, Slice
 from mirrorback.store import schema, standing, verified

@@ -6,63 +6,88 @@ what that version of the program does.
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from mirrorback.engine.history import History
 from mirrorback.errors import Damaged
 from mirrorback.model import Problem
 from mirrorback.store import content, durable, live, schema, settings, supersede, system, tree
+from mirrorback.store.catalog import PENDING
 from mirrorback.store.repository import INNER, MIRROR, REDO, SIGNATURES, redo_name, undo_name
 from mirrorback.store.signature import Signature
 from mirrorback.store.supersede import Replacing
 
 SIGNATURE = "the signature is damaged, or is that of another file; backups do without it"
 NOT_WHOLE = "what was kept of a large file, to take its place in history, is damaged"
+MISSING = ".mirrorback/mirror.toml is missing"
+SAYS_NOTHING = ".mirrorback/mirror.toml is damaged: it does not say of when the mirror is"
 
 
-def check(history: History) -> Iterator[Problem]:
+class Remedy(enum.Enum):
+    """How `repair` puts such a file right."""
+
+    REMOVE = "it only spares backups some reading, and they make it anew"
+    REWRITE = "all that is in it is known"
+
+
+class FileFault(NamedTuple):
+    """Something wrong with one file."""
+
+    name: bytes  # within `.mirrorback`
+    words: str
+    remedy: Remedy | None  # None: there is none
+
+    def problem(self, history: History) -> Problem:
+        """The same for whoever reads it."""
+        where = history.repo.inner_path(self.name)
+        return Problem(INNER + b"/" + self.name, (), self.words, where, self.remedy is not None)
+
+
+def check(history: History) -> Iterator[FileFault]:
     """Yield what is wrong with the files of an open repository that are neither its catalog nor
     an object.  Raises OSError, and the catalog's errors."""
-    yield from _mirror(history)
+    words = _wrong_mirror(history)
+    if words is not None:
+        yield FileFault(MIRROR, words, Remedy.REWRITE)
     yield from _signatures(history)
     yield from _redo(history)
 
 
-def _problem(history: History, name: bytes, what: str, *, repairable: bool) -> Problem:
-    return Problem(
-        INNER + b"/" + name, (), what, history.repo.inner_path(name), repairable=repairable
-    )
-
-
-def _mirror(history: History) -> Iterator[Problem]:
+def _wrong_mirror(history: History) -> str | None:
+    """What is wrong with `mirror.toml`."""
     try:
         found = settings.unseal(durable.read(history.repo.inner, MIRROR), ".mirrorback/mirror.toml")
     except FileNotFoundError:
-        return  # there has been no backup
+        return MISSING if _should_be(history) else None
     except Damaged as error:
-        yield _problem(history, MIRROR, str(error), repairable=True)
-        return
+        return str(error)
     except OSError as error:
-        yield _problem(history, MIRROR, _unreadable(error), repairable=True)
-        return
-    if (
-        not {"snapshot": str, "time": int, "offset": int}.items()
-        <= {key: type(value) for key, value in found.items()}.items()
-    ):
-        what = ".mirrorback/mirror.toml is damaged: it does not say of when the mirror is"
-        yield _problem(history, MIRROR, what, repairable=True)
+        return _unreadable(error)
+    wanted = {"snapshot": str, "time": int, "offset": int}
+    if not wanted.items() <= {key: type(value) for key, value in found.items()}.items():
+        return SAYS_NOTHING
+    return None
 
 
-def _signatures(history: History) -> Iterator[Problem]:
+def _should_be(history: History) -> bool:
+    """Whether there is a mirror, of which no run is just writing this."""
+    with history.catalog.lock:
+        if not history.refreshed() or history.catalog.in_state(PENDING):
+            return False
+    return not os.access(MIRROR, os.F_OK, dir_fd=history.repo.inner, follow_symlinks=False)
+
+
+def _signatures(history: History) -> Iterator[FileFault]:
     folder = _opened(history, SIGNATURES)
     if folder is None:
         return
     try:
         for name in sorted(map(os.fsencode, os.listdir(folder))):
             if not _is_right(history, folder, name):
-                where = os.path.join(SIGNATURES, name)
-                yield _problem(history, where, SIGNATURE, repairable=True)
+                yield FileFault(os.path.join(SIGNATURES, name), SIGNATURE, Remedy.REMOVE)
     finally:
         os.close(folder)
 
@@ -83,7 +108,7 @@ def _is_right(history: History, folder: int, name: bytes) -> bool:
     return name not in map(os.fsencode, os.listdir(folder))  # a run has just removed it
 
 
-def _redo(history: History) -> Iterator[Problem]:
+def _redo(history: History) -> Iterator[FileFault]:
     """What waits to take the place of large files, or to be written into them."""
     with history.catalog.lock:
         waiting = supersede.pending(history.catalog)
@@ -97,8 +122,7 @@ def _redo(history: History) -> Iterator[Problem]:
             for name in names:
                 wrong = _wrong(history, folder, name, what)
                 if wrong is not None:
-                    where = os.path.join(REDO, name)
-                    yield _problem(history, where, wrong, repairable=False)
+                    yield FileFault(os.path.join(REDO, name), wrong, None)
     finally:
         os.close(folder)
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import os
-
-from mirrorback.engine.examine import Absent, opened
+from mirrorback.engine.dated import Dated
 from mirrorback.engine.history import History
 from mirrorback.model import Kind
-from mirrorback.store import mend, past, tree
-from mirrorback.store.catalog import ABOVE_ROOT
-
-
-def absent_folders(history: History) -> list[tuple[str, bytes]]:
-    """The snapshots whose whole folder is missing, each with the path where it should be.
-    Raises OSError."""
-    found = []
-    for snapshot in history.refreshed():
-        top = mend.open_top(history.repo, snapshot)
-        if top is None:
-            found.append((snapshot.name, history.location(snapshot)))
-        else:
-            os.close(top)
-    return found
+from mirrorback.store import past, tree
+from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR
 
 
 def below_missing(
-    history: History, snapshot: int, directory: int, folder: bytes, walked: set[tuple[int, int]]
+    history: History,
+    dated: Dated,
+    snapshot: int,
+    directory: int,
+    folder: bytes,
+    walked: set[tuple[int, int]],
 ) -> list[int]:
     """The objects that a snapshot shows below the topmost folder that is missing on the way to
     a directory, none where none is.  `walked` holds the folders that were looked at before, by
@@ -33,7 +23,7 @@ def below_missing(
     if directory == ABOVE_ROOT or (snapshot, directory) in walked:
         return []
     where = next((s for s in history.snapshots() if s.id == snapshot), None)
-    if where is None:
+    if where is None or snapshot not in dated.tops:
         return []
     at, number = b"", 1
     for name in tree.split(folder):
@@ -43,12 +33,15 @@ def below_missing(
         if row is None or below is None:
             return []
         number = below
-        with opened(history.repo, where, at) as fd:
-            if isinstance(fd, Absent):
-                return []
+        with dated.opened(where, at) as fd:
             if fd is None:
                 return [row.object, *_below(history, snapshot, number, walked)]
     return []
+
+
+def all_shown(history: History, snapshot: int) -> list[int]:
+    """The objects that a snapshot shows below its root.  Raises Damaged."""
+    return _below(history, snapshot, ROOT_DIR, set())
 
 
 def _below(

@@ -84,12 +84,12 @@ class LargeVersion:
     def _find(self, number: int, deltas: tuple[int, ...]) -> _Way:
         """The way to what the open deltas lead to, an object.  Raises Damaged, DriveError."""
         while True:
-            chain, base, held = _chain(self._history, number)
+            chain, base, held = chain_of(self._history, number)
             try:
                 with translated(), told(self._path, self._snapshot):
                     return self._open(chain, base, held, deltas)
             except Damaged:
-                if _chain(self._history, number) == (chain, base, held):
+                if chain_of(self._history, number) == (chain, base, held):
                     raise
 
     def _open(self, chain: list[int], base: int, held: Holding, deltas: tuple[int, ...]) -> _Way:
@@ -138,9 +138,9 @@ class _Way(NamedTuple):
         return now is not None and now.drive != schema.DELTA
 
 
-def _chain(history: History, number: int) -> tuple[list[int], int, Holding]:
-    """The deltas from an object on, and the whole object at their end.  Raises Damaged where
-    there is none."""
+def chain_of(history: History, number: int) -> tuple[list[int], int, Holding]:
+    """The deltas from an object on, and the whole object at their end, with how that is held.
+    Raises Damaged where there is none."""
     chain: list[int] = []
     with history.catalog.lock, translated():
         held = past.holding(history.catalog, number)

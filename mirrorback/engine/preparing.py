@@ -7,18 +7,19 @@ import errno
 import os
 from dataclasses import dataclass
 
-from mirrorback.engine.examine import WRONG_LINKS, Absent, Examined, Shown, opened
+from mirrorback.engine.dated import Dated
+from mirrorback.engine.examine import Examined
+from mirrorback.engine.faults import Harm
 from mirrorback.engine.history import History
-from mirrorback.engine.remedy import CATALOG, ITSELF, Remedies
+from mirrorback.engine.read_back import Shown
+from mirrorback.engine.remedy import CATALOG, ITSELF, LINKS, Remedies
 from mirrorback.errors import Damaged, DeltaTooLarge
 from mirrorback.model import Digest, Kind
-from mirrorback.store import content, live, mend, node, past, schema, system, tree
+from mirrorback.store import content, live, mend, node, past, probe, schema, system, tree
 from mirrorback.store.clones import NewFile
 from mirrorback.store.durable import scratch
 from mirrorback.store.record import Replaced
 from mirrorback.store.repository import REDO, undo_name
-
-LINKS = "links"  # another name of the object was sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +33,17 @@ class Prepared:
 
 
 class Preparing:
-    """Prepares objects; in a dry run it only finds out how."""
+    """Prepares objects."""
 
-    def __init__(self, history: History, remedies: Remedies, *, dry_run: bool) -> None:
+    def __init__(self, history: History, dated: Dated, remedies: Remedies) -> None:
         self._history = history
+        self._dated = dated
         self._remedies = remedies
-        self._dry = dry_run
+        self._reflinks: bool | None = None  # nobody has asked
 
     def prepare(self, found: Examined) -> Prepared | None:
         """Make the right file of an object that is no directory; None where that is impossible.
         Raises NoRoom, OSError for what the drive does."""
-        if self._dry:
-            return self._rehearse(found)
         redo = self._history.repo.open_inner(REDO)
         try:
             made = self._make(found, redo)
@@ -55,15 +55,34 @@ class Preparing:
             os.close(redo)
         return Prepared(made.origin, made.replaced, made.written, apart)
 
-    def _rehearse(self, found: Examined) -> Prepared | None:
-        if found.sound is not None:
-            return Prepared(LINKS)
-        if found.metadata.kind is not Kind.FILE:
-            return Prepared(CATALOG)
-        if found.drive == schema.DELTA and found.bytes_right is not None:
-            return Prepared(ITSELF)
-        origin = self._remedies.bring(found, None)
-        return None if origin is None else Prepared(origin)
+    def dress_in_place(self, found: Examined) -> bool:
+        """Put the metadata of a file right on the inode itself, where that does harm to nobody,
+        and a copy would take much room, or could not be proven; whether that was done.  What is
+        cut in this is as it was: marked.  Raises OSError."""
+        size, right = found.metadata.size, found.bytes_right
+        costly = size >= self._history.repo.settings.delta_min_size and not self._clones()
+        if right is None or not found.only_undressed() or found.drive == schema.DELTA:
+            return False
+        if found.metadata.kind is not Kind.FILE or not (costly or found.digest is None):
+            return False
+        with self._dated.opened(right.snapshot, right.folder) as folder:
+            if folder is None:
+                return False
+            fd = os.open(right.name, system.READ_SAFELY, dir_fd=folder)
+            try:
+                st = os.fstat(fd)
+                if (st.st_dev, st.st_ino) != right.inode or st.st_nlink > right.links:
+                    return False  # someone is just at it
+                node.Dresser().dress_open(fd, found.metadata, fresh=False)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        return True
+
+    def _clones(self) -> bool:
+        if self._reflinks is None:
+            self._reflinks = probe.probe(self._history.repo.inner_path(b"")).reflinks
+        return self._reflinks
 
     # --- the right file --------------------------------------------------------------------
 
@@ -88,8 +107,8 @@ class Preparing:
     def _link_sound(self, found: Examined, redo: int, name: bytes) -> bool:
         shown = next(one for one in found.names if one.inode == found.sound)
         try:
-            with opened(self._history.repo, shown.snapshot, shown.folder) as folder:
-                if folder is None or isinstance(folder, Absent):
+            with self._dated.opened(shown.snapshot, shown.folder) as folder:
+                if folder is None:
                     return False
                 os.link(shown.name, name, src_dir_fd=folder, dst_dir_fd=redo, follow_symlinks=False)
         except OSError as error:
@@ -145,12 +164,12 @@ class Preparing:
         these names."""
         bad: dict[tuple[int, int], bytes | None] = {}
         becomes_whole = made.replaced is not None and made.replaced.base is None
-        for shown, fault in found.wrong():
+        for shown, fault in reversed(found.wrong()):
             # What has only the wrong links is the same as what stays.
             if shown.inode is not None and shown.inode not in bad:
-                bad[shown.inode] = None if fault == WRONG_LINKS else self.apart(shown)
+                bad[shown.inode] = None if fault.harm is Harm.LINKS else self.apart(shown)
         if becomes_whole:
-            for shown in found.names:
+            for shown in reversed(found.names):
                 self._clear_name(shown, bad)
         first = next((apart for apart in bad.values() if apart is not None), None)
         return {inode for _device, inode in bad}, first
@@ -162,16 +181,16 @@ class Preparing:
 
     def _apart(self, shown: Shown, name: bytes) -> bytes | None:
         repo = self._history.repo
-        with opened(repo, shown.snapshot, shown.folder) as folder:
-            if folder is None or isinstance(folder, Absent):
+        with self._dated.opened(shown.snapshot, shown.folder) as folder:
+            if folder is None:
                 return None
             path = tree.join(shown.folder, name)
             return mend.set_apart(repo, folder, name, shown.snapshot.name, path)
 
     def _clear_name(self, shown: Shown, bad: dict[tuple[int, int], bytes | None]) -> None:
         """Set apart what stands beside a delta, at the name that a whole file is to get."""
-        with opened(self._history.repo, shown.snapshot, shown.folder) as folder:
-            if folder is None or isinstance(folder, Absent):
+        with self._dated.opened(shown.snapshot, shown.folder) as folder:
+            if folder is None:
                 return
             st = mend.look(shown.row.name, folder)
         if st is not None and (st.st_dev, st.st_ino) not in bad:

@@ -10,9 +10,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from mirrorback.engine.examine import Absent, Examined, Shown, opened
+from mirrorback.engine.dated import Dated
+from mirrorback.engine.examine import Examined
 from mirrorback.engine.history import History
 from mirrorback.engine.open_version import open_version, path_of
+from mirrorback.engine.read_back import Shown
 from mirrorback.errors import Damaged, DriveError, Trouble
 from mirrorback.model import Digest, Snapshot
 from mirrorback.plan import guards, large
@@ -22,6 +24,8 @@ from mirrorback.store.past import PastRow
 from mirrorback.store.record import Replaced
 
 MOST_TRIED = 64  # objects of the same content that are read, and files of the source
+MOST_TWINS = 1024  # objects of the same content whose names are looked at
+LINKS = "links"  # another name of the object is sound
 ITSELF, CATALOG, SOURCE, HISTORY, DELTA = "itself", "catalog", "source", "history", "delta"
 Passed = Callable[[int], None]
 
@@ -38,8 +42,9 @@ class NoRoom(Exception):
 class Remedies:
     """Finds content.  `source` is the absolute path of the folder that was backed up."""
 
-    def __init__(self, history: History, source: bytes, passed: Passed) -> None:
+    def __init__(self, history: History, dated: Dated, source: bytes, passed: Passed) -> None:
         self._history = history
+        self._dated = dated
         self._source = source
         self._passed = passed
 
@@ -74,7 +79,7 @@ class Remedies:
 
     def _files(self, found: Examined) -> Iterator[tuple[str, int]]:
         """Descriptors of files that may have the content, for the caller to close."""
-        catalog, size = self._history.catalog, found.metadata.size
+        size = found.metadata.size
         if not size:
             yield CATALOG, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         if found.bytes_right is not None and found.drive != schema.DELTA:
@@ -83,10 +88,20 @@ class Remedies:
                 yield ITSELF, fd
         digest = found.digest
         assert digest is not None
-        twins = [past.showing(catalog, n) for n in past.twins(catalog, digest, found.number)]
+        twins = self._twins(digest, found.number)
         yield from ((SOURCE, fd) for fd in self._of_source([found.rows, *twins], size))
         whole = (rows for rows in twins if rows and rows[0].drive in (schema.WHOLE, schema.SPLIT))
         yield from ((HISTORY, fd) for fd in self._of_history(whole))
+
+    def _twins(self, digest: Digest, number: int) -> list[list[PastRow]]:
+        """What shows each other object of the same content, of the first few."""
+        catalog = self._history.catalog
+        found = []
+        with catalog.lock:
+            for twin in past.twins(catalog, digest, number)[:MOST_TWINS]:
+                with contextlib.suppress(Damaged):  # in the catalog: it is no help then
+                    found.append(past.showing(catalog, twin))
+        return found
 
     def _of_source(self, objects: list[list[PastRow]], size: int) -> Iterator[int]:
         """Files of the source that are as long, at the paths where the content was."""
@@ -122,8 +137,7 @@ class Remedies:
             if len(tried) >= MOST_TRIED:
                 return
             folder, _name = tree.parent_of(path_of(self._history, row))
-            shown = Shown(row, snapshot, folder, row.name, None, 0, 0)
-            fd = self._opened(shown)
+            fd = self._opened(Shown(row, snapshot, folder, row.name))
             if fd is None:
                 continue
             st = os.fstat(fd)
@@ -142,8 +156,8 @@ class Remedies:
                         yield row, snapshot
 
     def _opened(self, shown: Shown) -> int | None:
-        with opened(self._history.repo, shown.snapshot, shown.folder) as folder:
-            if folder is None or isinstance(folder, Absent):
+        with self._dated.opened(shown.snapshot, shown.folder) as folder:
+            if folder is None:
                 return None
             try:
                 fd = system.open_quietly(shown.name, os.O_RDONLY, folder)
@@ -189,8 +203,7 @@ class Remedies:
 
     def _through_deltas(self, found: Examined, digest: Digest, target: NewFile | None) -> bool:
         """The same from versions that are rebuilt."""
-        catalog = self._history.catalog
-        twins = (past.showing(catalog, n) for n in past.twins(catalog, digest, found.number))
+        twins = self._twins(digest, found.number)
         deltas = (rows for rows in twins if rows and rows[0].drive == schema.DELTA)
         tried: set[int] = set()
         for row, snapshot in self._places(deltas):

@@ -16,18 +16,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from mirrorback.engine import whole_folders
+from mirrorback.engine.dated import GONE, Dated
 from mirrorback.engine.events import Events, Phase
-from mirrorback.engine.examine import MISSING, Examined, Examiner, folder_faults
+from mirrorback.engine.examine import Examined, Examiner, folder_faults
+from mirrorback.engine.faults import DAMAGED, MISSING, Harm
 from mirrorback.engine.history import History
-from mirrorback.engine.missing import absent_folders, below_missing
+from mirrorback.engine.missing import below_missing
+from mirrorback.engine.open_version import path_of
+from mirrorback.engine.outlook import Outlook
 from mirrorback.engine.preparing import Prepared, Preparing
-from mirrorback.engine.remedy import CATALOG, DELTA, NoRoom, Remedies
+from mirrorback.engine.read_back import ReadBack
+from mirrorback.engine.remedy import CATALOG, DELTA, ITSELF, LINKS, NoRoom, Remedies
+from mirrorback.engine.repair_files import repair_files
 from mirrorback.errors import DriveError, Locked, UsageError
 from mirrorback.model import Kind, Repair
+from mirrorback.plan.likeness import Holds
 from mirrorback.store import (
     lock,
     mend,
     past,
+    probe,
     publish,
     record,
     repository,
@@ -79,8 +88,9 @@ def repair(
                 history = History(repo, catalog, now, b"/")
                 try:
                     top = repo.settings.source if source is None else os.fsencode(source)
-                    run = _Run(history, os.path.abspath(top), events, dry_run=dry_run)
-                    return run.all(_nanoseconds(now))
+                    with _folders(history, _nanoseconds(now), dry_run=dry_run) as (dated, made):
+                        run = _Run(history, dated, os.path.abspath(top), events, dry_run=dry_run)
+                        return run.all(_nanoseconds(now), made)
                 finally:
                     history.let_go()
         finally:
@@ -89,6 +99,34 @@ def repair(
 
 def _nanoseconds(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+def _is_part(one: Repair, anew: set[str]) -> bool:
+    """Whether a repair is of what a folder that was made anew has got from others, as it goes
+    without saying."""
+    given = one.repaired and one.origin in (None, LINKS, CATALOG) and one.problem == MISSING
+    return given and not anew.isdisjoint(one.snapshots)
+
+
+@contextlib.contextmanager
+def _folders(history: History, now: int, *, dry_run: bool) -> Iterator[tuple[Dated, list[Repair]]]:
+    """The folders of all snapshots, those that were renamed or are gone put right, and what was
+    done for that."""
+    made: list[Repair] = []
+    dated = Dated(history)
+    try:
+        made += whole_folders.rename_back(history, dated, dry_run=dry_run)
+        for number in dated.renamed - dated.certain:  # who knows what they are
+            dated.leave_out(number)
+        anew = whole_folders.make_anew(history, dated, now, dry_run=dry_run)
+        if (made or anew) and not dry_run:
+            dated.close()
+            dated = Dated(history)
+            for number in dated.renamed:
+                dated.leave_out(number)
+        yield dated, made + anew
+    finally:
+        dated.close()
 
 
 @contextlib.contextmanager
@@ -121,8 +159,11 @@ def _catalog(repo: Repository, *, dry_run: bool) -> Iterator[Catalog]:
 class _Run:
     """One repair."""
 
-    def __init__(self, history: History, source: bytes, events: Events, *, dry_run: bool) -> None:
+    def __init__(
+        self, history: History, dated: Dated, source: bytes, events: Events, *, dry_run: bool
+    ) -> None:
         self._history = history
+        self._dated = dated
         self._catalog = history.catalog
         self._repo = history.repo
         self._events = events
@@ -131,8 +172,11 @@ class _Run:
         def passed(count: int) -> None:
             events.advance(0, count)
 
-        self._examiner = Examiner(history, passed, probing=not dry_run)
-        self._preparing = Preparing(history, Remedies(history, source, passed), dry_run=dry_run)
+        self._read_back = ReadBack(history, dated, self._holds(), passed)
+        self._examiner = Examiner(history, dated, self._read_back)
+        remedies = Remedies(history, dated, source, passed)
+        self._preparing = Preparing(history, dated, remedies)
+        self._outlook = Outlook(history, self._examiner, remedies)
         self._queue: deque[tuple[int, str]] = deque()
         self._met: set[int] = set()
         self._walked: set[tuple[int, int]] = set()  # missing folders: snapshot and number
@@ -144,10 +188,20 @@ class _Run:
         self._lacking: dict[int, int] = {}
         self._now = 0
 
-    def all(self, now: int) -> RepairResult:
-        """Mend all that is marked; `now` in ns since 1970."""
+    def _holds(self) -> Holds:
+        """What the drive holds: who may write can try it."""
+        holds = self._dated.holds()
+        if self._dry or holds.modes:
+            return holds
+        return holds._replace(modes=probe.probe(self._repo.inner_path(b"")).modes)
+
+    def all(self, now: int, made: list[Repair]) -> RepairResult:
+        """Mend all that is marked; `now` in ns since 1970, `made` what was done before."""
         self._now = now
+        files = list(repair_files(self._history, dry_run=self._dry))
         marked = past.marked(self._catalog)
+        if self._dry:
+            marked += self._lost({number for number, _problem in marked})
         self._marked.update(number for number, _problem in marked)
         self._events.phase(Phase.REPAIR, len(marked))
         try:
@@ -155,9 +209,30 @@ class _Run:
         finally:
             if marked and not self._dry:
                 repository.make_reserve(self._repo.inner)
-        absent = absent_folders(self._history)
         lacking = sum(self._lacking.values())
-        return RepairResult([self._told[n] for n in sorted(self._told)], absent, lacking)
+        told = [self._told[number] for number in sorted(self._told)]
+        anew = {one.snapshots[0] for one in made if one.problem == GONE}
+        told = [one for one in told if not _is_part(one, anew)]
+        return RepairResult([*files, *made, *told], self._absent(), lacking)
+
+    def _absent(self) -> list[tuple[str, bytes]]:
+        """The snapshots whose whole folder is missing, and will be, with where it should be."""
+        known = set(self._dated.tops)
+        if self._dry:
+            known |= {one.id for one in whole_folders.gone(self._history, self._dated)}
+        return [
+            (snapshot.name, self._history.location(snapshot))
+            for snapshot in self._history.refreshed()
+            if snapshot.id not in known
+        ]
+
+    def _lost(self, marked: set[int]) -> list[tuple[int, str]]:
+        """What only folders show that are gone: a dry run has not marked it."""
+        anew = {snapshot.id for snapshot in whole_folders.gone(self._history, self._dated)}
+        if not anew:
+            return []
+        lost = past.only_in(self._catalog, anew) - marked
+        return [(number, MISSING) for number in sorted(lost, reverse=True)]
 
     def _passes(self, left: list[tuple[int, str]]) -> None:
         """Folders first, then what is newest: older versions may depend on it.  What could not
@@ -185,6 +260,8 @@ class _Run:
     def _one(self, number: int, problem: str) -> bool:
         """Whether an object is well, or will be."""
         found = self._looked(number)
+        if found is not None and found.depends():
+            found = self._after_base(found)
         if found is None:
             return True
         if found.metadata.kind is Kind.DIRECTORY:
@@ -197,9 +274,11 @@ class _Run:
                     depends = self._depends_on_mended(number)
                     self._tell(found, problem, Prepared(DELTA) if depends else None, repaired=True)
                 return True
+            if self._dry and found.drive != schema.ABSENT:
+                return self._mend(found, problem)  # when its folder has been made anew
             return False  # all of it was in folders that are missing: they are told
-        for shown, what in wrong:
-            if what == MISSING:
+        for shown, _fault in wrong:
+            if shown.silent:
                 self._missing(shown.snapshot.id, shown.row.dir, shown.folder)
         return self._mend(found, problem)
 
@@ -210,16 +289,32 @@ class _Run:
             found = self._examiner.look(number)
         return found
 
+    def _after_base(self, found: Examined) -> Examined:
+        """A delta that is right itself, when what it is over has been mended, if nobody had
+        marked that."""
+        broken = self._outlook.broken_below(found)
+        if broken is None or broken.number in self._met:
+            return found
+        self._met.add(broken.number)
+        self._one(broken.number, DAMAGED)
+        return self._looked(found.number) or found
+
     def _mend(self, found: Examined, problem: str) -> bool:
         number = found.number
+        if not self._dry and self._preparing.dress_in_place(found):
+            again = self._examiner.look(number)
+            if again is not None and not again.wrong():
+                self._tell(found, problem, Prepared(ITSELF), repaired=True)
+                self._mended.add(number)
+                self._well.append(number)
+                return True
+            found = again or found
         try:
-            prepared = self._preparing.prepare(found)
+            prepared = self._rehearsed(found) if self._dry else self._preparing.prepare(found)
         except NoRoom as error:
             self._lacking[number] = error.size
             self._tell(found, problem, Prepared(error.origin), repaired=False)
             return False
-        if prepared is None and self._dry and self._depends_on_mended(number):
-            prepared = Prepared(DELTA)
         if prepared is None:
             self._tell(found, problem, None, repaired=False)
             return False
@@ -232,6 +327,10 @@ class _Run:
         if len(self._batch) >= AT_ONCE or written >= BYTES_AT_ONCE:
             self._flush()
         return True
+
+    def _rehearsed(self, found: Examined) -> Prepared | None:
+        origin = self._outlook.of(found)
+        return None if origin is None else Prepared(origin)
 
     def _depends_on_mended(self, number: int) -> bool:
         """Whether an object is a delta over something that is mended."""
@@ -246,14 +345,14 @@ class _Run:
 
     def _folder(self, found: Examined, problem: str) -> bool:
         """Make a folder anew where it is missing, and put its metadata right."""
-        wrong = folder_faults(self._examiner, self._repo, found)
+        wrong = folder_faults(self._read_back, found)
         apart = None
-        for shown, what in wrong:
+        for shown, fault in reversed(wrong):
             below = past.child(self._catalog, shown.row.dir, shown.row.name)
-            if below is not None and what == MISSING:
+            if below is not None and fault.harm is not Harm.DRESS:
                 self._missing(shown.snapshot.id, below, shown.path)
             if not self._dry:
-                if what == MISSING and shown.inode is not None:
+                if fault.harm is not Harm.DRESS and shown.inode is not None:
                     apart = apart or self._preparing.apart(shown)
                 mend.make_folder(self._repo, self._catalog, shown.row, shown.snapshot)
         if not found.names and found.absent:
@@ -266,7 +365,7 @@ class _Run:
 
     def _missing(self, snapshot: int, directory: int, folder: bytes) -> None:
         """Look at all that a missing folder of a snapshot should hold, too."""
-        found = below_missing(self._history, snapshot, directory, folder, self._walked)
+        found = below_missing(self._history, self._dated, snapshot, directory, folder, self._walked)
         if found and found[0] not in self._met:  # what stands in its place is to be told of it
             self._met.add(found[0])
             self._one(found[0], MISSING)
@@ -302,14 +401,18 @@ class _Run:
         self, found: Examined, problem: str, prepared: Prepared | None, *, repaired: bool
     ) -> None:
         wrong = found.wrong()
-        shown = wrong[-1][0] if wrong else (found.names[-1] if found.names else None)
+        shown = wrong[0][0] if wrong else (found.names[0] if found.names else None)
         row = found.rows[-1] if shown is None else shown.row
-        folder = b"" if not row.name else self._history.folder_path(row.dir)
-        path = tree.join(folder, row.name)
-        top = self._repo.path if shown is None else self._history.location(shown.snapshot)
+        path = path_of(self._history, row) if row.name else b""
+        everywhere = self._history.snapshots()
+        where = next(one for one in reversed(everywhere) if row.shown_in(one.id))
+        if shown is not None:
+            where = shown.snapshot
+        folder, _name = tree.parent_of(path)
+        name = mend.drive_name(row)
         snapshots = [
             snapshot.name
-            for snapshot in self._history.snapshots()
+            for snapshot in everywhere
             if any(one.shown_in(snapshot.id) for one in found.rows)
         ]
         apart = prepared.set_apart if prepared is not None else None
@@ -317,7 +420,7 @@ class _Run:
             path=path,
             snapshots=tuple(snapshots),
             problem=problem,
-            location=os.path.join(top, path if shown is None else shown.path),
+            location=os.path.join(self._history.location(where), tree.join(folder, name)),
             repaired=repaired,
             origin=None if prepared is None else prepared.origin,
             set_apart=None if apart is None else self._repo.inner_path(apart),

@@ -11,23 +11,25 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, Full, Queue
 
 from mirrorback.engine.agenda import Agenda, Task
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events, Phase
+from mirrorback.engine.findings import Findings, Outcome, Result
 from mirrorback.engine.history import History
-from mirrorback.engine.read_back import ReadBack
-from mirrorback.engine.structure import Checker, Found, Job
+from mirrorback.engine.jobs import Found, Job
+from mirrorback.engine.structure import Checker
 from mirrorback.engine.structure_helper import Helper
+from mirrorback.engine.verdict import Judge
 from mirrorback.errors import Damaged
 from mirrorback.model import Problem, Snapshot
 from mirrorback.plan.likeness import Holds
-from mirrorback.plan.verifying import Budget, Part
-from mirrorback.store import standing, system, tree
+from mirrorback.plan.verifying import Part
+from mirrorback.store import standing, system
 from mirrorback.store.catalog import translated
-from mirrorback.store.repository import DELTA_SUFFIX, drive_errors
+from mirrorback.store.repository import drive_errors
 from mirrorback.store.verified import Memory
 
 THREADS = 2  # at least, where the drive has no head to move
@@ -36,45 +38,18 @@ WORTH_HELPERS = (2000, 256 << 20)  # objects, or bytes, from which on processes 
 REMEMBER_EVERY = 20_000  # objects
 REMEMBER_AFTER_S = 30  # or after so many seconds
 MOST_INODES = 200_000  # of those with unknown links, kept in memory to be compared
-FOREIGN = "is not in the backup: somebody has put it there"
-# What desktops and file systems leave wherever they are: nobody has put it there.
-DROPPINGS = frozenset(
-    {
-        ".DS_Store",
-        ".Spotlight-V100",
-        ".Trashes",
-        ".TemporaryItems",
-        ".fseventsd",
-        ".directory",
-        ".localized",
-        "Thumbs.db",
-        "desktop.ini",
-        "System Volume Information",
-        "$RECYCLE.BIN",
-        "lost+found",
-    }
-)
-DROPPING_PREFIXES = ("._", ".Trash-", ".fuse_hidden", ".nfs0")
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What was done: for whoever wants to tell it at the end."""
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Until when, if that is limited, by a clock that gives seconds."""
 
-    files: int = 0  # objects that are no folders
-    total: int = 0  # of them there are
-    complete: bool = True  # all that was asked for was read
-    remembered: bool = True
-    droppings: int = 0  # left by desktops, in the folders
-    example: bytes = b""  # one of them
+    clock: Callable[[], float]
+    until: float | None
 
-
-@dataclass(slots=True)
-class _Result:
-    """What came of a task."""
-
-    problems: list[Problem] = field(default_factory=list)
-    results: dict[int, str | None] = field(default_factory=dict)
+    def over(self) -> bool:
+        """Whether it is time to end."""
+        return self.until is not None and self.clock() >= self.until
 
 
 class Review:
@@ -84,16 +59,16 @@ class Review:
         self,
         history: History,
         dated: Dated,
+        judge: Judge,
         holds: Holds,
         part: Part,
         memory: Memory,
         events: Events,
         outcome: Outcome,
-        clock: Callable[[], float],
-        began: float,
+        hours: Hours,
         chance: random.Random,
     ) -> None:
-        """`clock` gives seconds, `began` is when the run began by it."""
+        """`chance` chooses a share."""
         self._history = history
         self._dated = dated
         self._holds = holds
@@ -101,17 +76,15 @@ class Review:
         self._memory = memory
         self._events = events
         self._outcome = outcome
-        self._end = began + part.seconds if isinstance(part, Budget) else None
-        self._clock = clock
-        self._read_back = ReadBack(history, dated, holds, self._passed)
+        self._hours = hours
         self._spanning = standing.Spanning(history.catalog)
         self._agenda = Agenda(history, part, self._spanning, chance, memory.time)
         self._todo: Queue[Task | None] = Queue(maxsize=8)
-        self._found: Queue[_Result | BaseException | None] = Queue(maxsize=256)
+        self._found: Queue[Result | BaseException | None] = Queue(maxsize=256)
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._examined: set[int] = set()
-        self._inodes: dict[int, int] = {}  # of objects with links nobody accounted for so far
+        self._findings = Findings(history, dated, judge, self._spanning, outcome)
+        self._findings.tolerant = memory.disabled
 
     def run(self) -> Iterator[Problem]:
         """Yield what is wrong, as it is found; remember what was read."""
@@ -141,7 +114,7 @@ class Review:
 
     def _collect(self, count: int) -> Iterator[Problem]:
         ended = 0
-        written = self._clock()
+        written = self._hours.clock()
         while ended < count:
             found = self._found.get()
             if found is None:
@@ -150,11 +123,11 @@ class Review:
                 raise found
             else:
                 yield from found.problems
-                self._memory.note(found.results)
-                late = self._clock() - written >= REMEMBER_AFTER_S
+                self._memory.note(found.results, found.digests)
+                late = self._hours.clock() - written >= REMEMBER_AFTER_S
                 if late or len(self._memory) >= REMEMBER_EVERY:
                     self._memory.flush()
-                    written = self._clock()
+                    written = self._hours.clock()
 
     def _join(self, threads: list[threading.Thread]) -> None:
         """Let all end, whatever they are waiting for."""
@@ -168,7 +141,7 @@ class Review:
                 thread.join(0.01)
 
     def _over(self) -> bool:
-        return self._stop.is_set() or (self._end is not None and self._clock() >= self._end)
+        return self._stop.is_set() or self._hours.over()
 
     # --- the threads -----------------------------------------------------------------
 
@@ -218,17 +191,26 @@ class Review:
 
     # --- a task ------------------------------------------------------------------------
 
-    def _do(self, task: Task, hand: Helper | Checker) -> _Result:
-        result = _Result()
+    def _do(self, task: Task, hand: Helper | Checker) -> Result:
+        result = Result()
         for job, folder, found in self._checked(task, hand):
-            self._take(job, folder, found, result)
+            self._findings.take(job, folder, found, result)
+            self._count(len(job.read))
+        known = self._chains(task.closely)
         for number in task.closely:
             if self._over():
                 self._outcome.complete = False
                 break
-            self._examine(number, result)
+            self._findings.examine(number, result, known.get(number))
             self._count(1)
         return result
+
+    def _chains(self, numbers: Sequence[int]) -> dict[int, bool]:
+        if len(numbers) < 2:
+            return {}
+        from mirrorback.engine.chains import Chains
+
+        return Chains(self._history, self._passed, self._over).read(numbers)
 
     def _checked(
         self, task: Task, hand: Helper | Checker
@@ -265,106 +247,6 @@ class Review:
                     found.setdefault(row.object, []).append(snapshot)
         return found
 
-    def _take(
-        self, job: Job, shown: dict[int, list[Snapshot]], found: Found, result: _Result
-    ) -> None:
-        doubtful = set(found.doubtful)
-        with self._lock:
-            doubtful |= self._compared(found.inodes, result)
-        for number in job.read - doubtful:
-            if number not in self._examined:
-                result.results[number] = None
-        self._count(len(job.read))
-        for number in sorted(doubtful):
-            self._examine(number, result)
-        for one, other in found.shared:
-            self._fused(one, other, result)
-        by_id = {s.id: s for snapshots in shown.values() for s in snapshots}
-        if job.listed:
-            self._folders(job, shown, found, result, by_id)
-        self._foreign(job, found, result, by_id)
-
-    def _compared(self, inodes: Sequence[tuple[int, int, bool]], result: _Result) -> set[int]:
-        """Objects whose inodes are not those by which other directories know them."""
-        differing = set()
-        for number, inode, more in inodes:
-            if not self._spanning.agrees(number, inode):
-                differing.add(number)
-            if len(self._inodes) < MOST_INODES or inode in self._inodes:
-                other = self._inodes.setdefault(inode, number)
-                if other != number and more:
-                    self._fused(other, number, result)
-        return differing
-
-    def _examine(self, number: int, result: _Result) -> None:
-        with self._lock:
-            if number in self._examined:
-                return
-            self._examined.add(number)
-        try:
-            verdict = self._read_back.examine(number)
-        except Damaged:
-            if self._memory.disabled:
-                return  # the catalog's rows, as has been told
-            raise
-        result.problems += verdict.problems
-        if verdict.seen:
-            result.results[number] = verdict.problem
-
-    def _fused(self, one: int, other: int, result: _Result) -> None:
-        verdict = self._read_back.shared(one, other)
-        if verdict.problem is not None and other not in self._examined:
-            self._examined.add(other)
-            result.problems += verdict.problems
-            result.results[other] = verdict.problem
-
-    def _folders(
-        self,
-        job: Job,
-        shown: dict[int, list[Snapshot]],
-        found: Found,
-        result: _Result,
-        by_id: dict[int, Snapshot],
-    ) -> None:
-        """The directory itself."""
-        wrong: dict[str, list[int]] = {}
-        for number in shown:
-            result.results[number] = None
-        for number, snapshot in found.folders:
-            words = self._read_back.folder(number, job.path, by_id[snapshot])
-            if words is not None:
-                wrong.setdefault(words, []).append(snapshot)
-                result.results[number] = words
-        for words, snapshots in wrong.items():
-            newest = by_id[max(snapshots)]
-            names = tuple(by_id[number].name for number in sorted(snapshots))
-            where = self._dated.location(newest, job.path)
-            result.problems.append(Problem(job.path, names, words, where, True))
-
-    def _foreign(self, job: Job, found: Found, result: _Result, by_id: dict[int, Snapshot]) -> None:
-        """Names that should not be there."""
-        names: dict[bytes, list[int]] = {}
-        for name, snapshot in found.foreign:
-            names.setdefault(name, []).append(snapshot)
-        changing = self._changing(job) if names else frozenset()
-        for name, snapshots in names.items():
-            path = tree.join(job.path, name)
-            if name in changing:
-                continue
-            if _is_dropping(name):
-                self._outcome.droppings += 1
-                self._outcome.example = path
-                continue
-            where = self._dated.location(by_id[max(snapshots)], path)
-            shown = tuple(by_id[number].name for number in sorted(snapshots))
-            result.problems.append(Problem(path, shown, FOREIGN, where, False))
-
-    def _changing(self, job: Job) -> frozenset[bytes]:
-        """The names, old and new, of large files that are just getting another form."""
-        objects = standing.unsettled(self._history.catalog)
-        names = {row.name for row in job.rows if row.object in objects}
-        return frozenset(names | {name + DELTA_SUFFIX for name in names})
-
     # --- progress ----------------------------------------------------------------------
 
     def _passed(self, count: int) -> None:
@@ -377,9 +259,4 @@ class Review:
 
 
 def _anything(found: Found) -> bool:
-    return bool(found.doubtful or found.foreign or found.folders)
-
-
-def _is_dropping(name: bytes) -> bool:
-    text = os.fsdecode(name)
-    return text in DROPPINGS or text.startswith(DROPPING_PREFIXES)
+    return bool(found.doubtful or found.undressed or found.foreign or found.folders)

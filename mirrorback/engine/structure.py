@@ -9,51 +9,32 @@ from __future__ import annotations
 
 import os
 import stat
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
+from mirrorback.engine import faults
+from mirrorback.engine.jobs import Found, Job, Top
+from mirrorback.engine.names import Names, within
 from mirrorback.errors import Damaged
 from mirrorback.model import Digest, Kind
 from mirrorback.plan import likeness
 from mirrorback.plan.likeness import Given, Holds
-from mirrorback.store import content, encoding, schema, system, tree, xattrs
+from mirrorback.store import content, encoding, system, tree, xattrs
 from mirrorback.store.process import Tell
-from mirrorback.store.repository import DELTA_SUFFIX
 from mirrorback.store.standing import Wanted, WantedFolder
 
 READ_WHOLE = content.UNCACHE_FROM  # bytes up to which a file is read by one call
 _FILE, _DIRECTORY, _SYMLINK = int(Kind.FILE), int(Kind.DIRECTORY), int(Kind.SYMLINK)
-Range = tuple[int, int | None]  # the first and the last of some snapshots
 
 
-class Job(NamedTuple):
-    """A directory to be looked at; of values that can be marshalled."""
+@dataclass(slots=True)
+class _Reading:
+    """What came of reading objects, by their numbers."""
 
-    path: bytes
-    rows: Sequence[Wanted]  # what stands there; at least what is to be read
-    folder: Sequence[WantedFolder]  # what it is itself
-    listed: Sequence[Range]  # in which snapshots it is to be listed
-    read: frozenset[int]  # objects to be read back
-    spanning: frozenset[int]  # objects that other directories show, too
-
-
-class Found(NamedTuple):
-    """What was seen in one."""
-
-    doubtful: list[int]  # objects that may not be what they should be
-    foreign: list[tuple[bytes, int]]  # names that should not be there, and in which snapshot
-    folders: list[tuple[int, int]]  # the same of itself: the object, in which snapshot
-    inodes: list[tuple[int, int, bool]]  # of objects: the number, and whether it has a link
-    #                                      that this directory does not account for
-    shared: list[tuple[int, int]]  # objects that are two, in one inode
-
-
-class Top(NamedTuple):
-    """The folder of a snapshot: open, or by its name in the repository."""
-
-    fd: int | None
-    name: bytes
+    links: dict[int, int] = field(default_factory=dict)  # of those with the right content
+    undressed: dict[int, str] = field(default_factory=dict)  # of these: wrong metadata, in words
+    learnt: dict[int, bytes] = field(default_factory=dict)  # digests that nobody knew
 
 
 class Checker:
@@ -68,14 +49,21 @@ class Checker:
 
     def check(self, snapshots: Sequence[int], job: Job, tell: Tell) -> Found:
         """Look at a directory in those of its snapshots that there are, newest first."""
-        found = Found([], [], [], [], [])
+        found = Found([], [], [], [], [], [], [])
         doubtful: set[int] = set()
         places: dict[int, tuple[int, int, Wanted]] = {}  # by object: snapshot, inode, entry
-        listing = _Listing(self, job, doubtful, found, places)
-        listed = [s for s in snapshots if _within(s, job.listed)]
+        listing = Names(self, job, doubtful, found, places)
+        listed = [s for s in snapshots if within(s, job.listed)]
         listing.run(listed)
-        links = self._read(snapshots, job, places, doubtful, tell)
-        listing.tell_inodes(links if len(listed) == len(snapshots) else {})
+        read = self._read(snapshots, job, places, doubtful, tell)
+        whole = len(listed) == len(snapshots)
+        listing.tell_inodes(read.links if whole else {})
+        for number, words in read.undressed.items():
+            if whole and listing.is_one(number, read.links[number]) and number not in doubtful:
+                found.undressed.append((number, words))
+            else:
+                doubtful.add(number)
+        found.learnt.extend(read.learnt.items())
         found.doubtful.extend(doubtful)
         return found
 
@@ -88,10 +76,10 @@ class Checker:
         places: dict[int, tuple[int, int, Wanted]],
         doubtful: set[int],
         tell: Tell,
-    ) -> dict[int, int]:
+    ) -> _Reading:
         """Read the objects, each once, those of one snapshot by their inode numbers: on a disk
-        that is near the order in which they lie.  Returns how many links each has."""
-        links: dict[int, int] = {}
+        that is near the order in which they lie."""
+        read = _Reading()
         where: dict[int, list[tuple[int, int, Wanted]]] = {}
         rising = snapshots[::-1]
         for row in job.rows:
@@ -118,47 +106,64 @@ class Checker:
                 continue
             try:
                 for _inode, _number, row in rows:
-                    if row.object not in doubtful:
-                        links[row.object] = self._links(folder, row, tell)
-                        if not links[row.object]:
-                            doubtful.add(row.object)
+                    if row.object not in doubtful and not self._is_right(folder, row, read, tell):
+                        doubtful.add(row.object)
             finally:
                 os.close(folder)
-        return links
+        return read
 
-    def _links(self, folder: int, row: Wanted, tell: Tell) -> int:
-        """How many links an entry has that is all it should be; 0 where it is not."""
+    def _is_right(self, folder: int, row: Wanted, read: _Reading, tell: Tell) -> bool:
+        """Whether an entry is what it should be, but for metadata; what else there is to say of
+        it goes to `read`."""
         try:
             if row.kind == _FILE:
-                return self._links_of_file(folder, row, tell)
+                return self._is_right_file(folder, row, read, tell)
             st = os.stat(row.name, dir_fd=folder, follow_symlinks=False)
             if (
                 Kind.of_mode(st.st_mode) == row.kind
-                and self._dressed(st, row)
                 and (row.kind != _SYMLINK or os.readlink(row.name, dir_fd=folder) == row.target)
                 and (not row.rdev or st.st_rdev == row.rdev)
-                and self._same_attributes(row.attributes, xattrs.read_at(folder, row.name))
             ):
-                return st.st_nlink
+                self._note(st, xattrs.read_at(folder, row.name), row, read)
+                return True
         except (OSError, Damaged):
             pass
-        return 0
+        return False
 
-    def _links_of_file(self, folder: int, row: Wanted, tell: Tell) -> int:
+    def _is_right_file(self, folder: int, row: Wanted, read: _Reading, tell: Tell) -> bool:
         fd = system.open_quietly(row.name, os.O_RDONLY, folder)
         try:
             st = os.fstat(fd)
-            if (
-                stat.S_ISREG(st.st_mode)
-                and st.st_size == row.size
-                and self._dressed(st, row)
-                and self._same_attributes(row.attributes, xattrs.read(fd))
-                and (row.digest is None or self._same_content(fd, st, row, tell))
-            ):
-                return st.st_nlink
+            if not stat.S_ISREG(st.st_mode) or st.st_size != row.size:
+                return False
+            attributes = xattrs.read(fd)
+            system.drop_cache(fd, 0, 0)  # what is on the drive counts, not what is remembered
+            if row.digest is None:
+                self._learn(fd, st, row, read, tell)
+            elif not self._same_content(fd, st, row, tell):
+                return False
+            self._note(st, attributes, row, read)
+            if row.object in read.undressed:
+                read.learnt.pop(row.object, None)  # it may not be what was backed up
         finally:
             os.close(fd)
-        return 0
+        return True
+
+    def _note(
+        self, st: os.stat_result, attributes: likeness.Attributes, row: Wanted, read: _Reading
+    ) -> None:
+        words = self._undressed(st, row)
+        if not self._same_attributes(row.attributes, attributes):
+            words = [*words, faults.ATTRIBUTES]
+        read.links[row.object] = st.st_nlink
+        if words:
+            read.undressed[row.object] = "; ".join(words)
+
+    def _learn(self, fd: int, st: os.stat_result, row: Wanted, read: _Reading, tell: Tell) -> None:
+        found = content.digest_of(fd, st, bool(row.sparse), tell)
+        after = os.fstat(fd)
+        if (after.st_mtime_ns, after.st_ctime_ns) == (st.st_mtime_ns, st.st_ctime_ns):
+            read.learnt[row.object] = found.value
 
     def _same_content(self, fd: int, st: os.stat_result, row: Wanted, tell: Tell) -> bool:
         assert row.digest is not None
@@ -170,13 +175,14 @@ class Checker:
         whole = len(data) == row.size
         return whole and content.digest_bytes(data, row.size).value == row.digest
 
-    def _dressed(self, st: os.stat_result, row: Wanted) -> bool:
+    def _undressed(self, st: os.stat_result, row: Wanted) -> Sequence[str]:
+        """What of an inode's metadata is wrong, in words."""
         mode = stat.S_IMODE(st.st_mode)
         if (mode, st.st_uid, st.st_gid, st.st_mtime_ns) == row[6:10]:
-            return True
+            return ()
         wanted = Given(row.mode, row.uid, row.gid, encoding.unpack_time(row.mtime))
         found = Given(mode, st.st_uid, st.st_gid, st.st_mtime_ns)
-        return not likeness.differences(wanted, found, Kind(row.kind), self._holds)
+        return likeness.differences(wanted, found, Kind(row.kind), self._holds)
 
     def _same_attributes(self, packed: bytes | None, found: likeness.Attributes) -> bool:
         if packed is None and not found:
@@ -224,154 +230,6 @@ class Checker:
         if wanted != found and likeness.differences(wanted, found, Kind.DIRECTORY, self._holds):
             return False
         return self._same_attributes(row.attributes, xattrs.read(fd))
-
-
-class _Listing:
-    """One directory, listed in one snapshot after the other, from the newest on."""
-
-    def __init__(
-        self,
-        checker: Checker,
-        job: Job,
-        doubtful: set[int],
-        found: Found,
-        places: dict[int, tuple[int, int, Wanted]],
-    ) -> None:
-        self._checker = checker
-        self._job = job
-        self._doubtful = doubtful
-        self._found = found
-        self._places = places
-        self._objects: dict[str, int] = {}  # what should stand there now, but for folders
-        self._inodes: dict[str, int] = {}  # the same, as far as it is known which
-        self._folders: set[str] = set()
-        self._loose: dict[str, int] = {}  # objects that may have several inodes
-        self._known: dict[int, int] = {}  # by object
-        self._names: dict[int, int] = {}  # by object: how many should show it here
-
-    def run(self, snapshots: Sequence[int]) -> None:
-        """Compare it in these."""
-        arriving, leaving = self._schedule(snapshots)
-        for index, snapshot in enumerate(snapshots):
-            self._arrive(arriving.get(index, ()))
-            itself = next((f for f in self._job.folder if _shown(f, snapshot)), None)
-            if itself is not None:
-                self._look(snapshot, itself, arriving.get(index, ()))
-            self._leave(leaving.get(index, ()))
-
-    def _schedule(
-        self, snapshots: Sequence[int]
-    ) -> tuple[dict[int, list[Wanted]], dict[int, list[Wanted]]]:
-        """With which snapshot each row comes, and after which it goes."""
-        arriving: dict[int, list[Wanted]] = {}
-        leaving: dict[int, list[Wanted]] = {}
-        rising = snapshots[::-1]
-        count = len(rising)
-        for row in self._job.rows if count else ():
-            begin = bisect_left(rising, row.first)
-            end = count if row.last is None else bisect_right(rising, row.last)
-            if begin >= end or row.drive == schema.ABSENT:
-                continue
-            arriving.setdefault(count - end, []).append(row)
-            leaving.setdefault(count - begin - 1, []).append(row)
-            self._names[row.object] = self._names.get(row.object, 0) + end - begin
-        return arriving, leaving
-
-    def _arrive(self, rows: Sequence[Wanted]) -> None:
-        for row in rows:
-            name = _shown_name(row)
-            if row.kind == _DIRECTORY:
-                self._folders.add(name)
-            elif row.drive == schema.WHOLE:
-                self._objects[name] = row.object
-            else:
-                self._loose[name] = row.object
-
-    def _leave(self, rows: Sequence[Wanted]) -> None:
-        for row in rows:
-            name = _shown_name(row)
-            if row.kind == _DIRECTORY:
-                self._folders.discard(name)
-            else:
-                self._objects.pop(name, None)
-                self._inodes.pop(name, None)
-                self._loose.pop(name, None)
-
-    def _look(self, snapshot: int, itself: WantedFolder, new: Sequence[Wanted]) -> None:
-        try:
-            fd = self._checker.open(snapshot, self._job.path)
-        except OSError:
-            self._gone(snapshot, itself)
-            return
-        try:
-            if not self._checker.folder_sound(fd, itself):
-                self._found.folders.append((itself.object, snapshot))
-            inodes, folders = self._checker.names(fd)
-        except (OSError, Damaged):
-            self._gone(snapshot, itself)
-            return
-        finally:
-            os.close(fd)
-        self._learn(snapshot, inodes, new)
-        for name, number in self._loose.items():
-            if inodes.pop(name, None) is None:
-                self._doubtful.add(number)
-        if inodes != self._inodes or folders != self._folders:
-            self._differ(snapshot, inodes, folders)
-
-    def _gone(self, snapshot: int, itself: WantedFolder) -> None:
-        """It cannot be listed, nor can anything in it be read."""
-        self._found.folders.append((itself.object, snapshot))
-        self._doubtful.update(self._objects.values())
-        self._doubtful.update(self._loose.values())
-
-    def _learn(self, snapshot: int, inodes: dict[str, int], new: Sequence[Wanted]) -> None:
-        """Take the inode numbers of objects that are met for the first time as theirs."""
-        for row in new:
-            if row.drive != schema.WHOLE or row.kind == _DIRECTORY:
-                continue
-            name = _shown_name(row)
-            inode = self._known.get(row.object)
-            if inode is None:
-                inode = inodes.get(name)
-                if inode is None:
-                    continue  # as `_differ` will tell
-                self._known[row.object] = inode
-                self._places[row.object] = (snapshot, inode, row)
-            self._inodes[name] = inode
-
-    def _differ(self, snapshot: int, inodes: dict[str, int], folders: set[str]) -> None:
-        for name, number in self._objects.items():
-            if name not in inodes or inodes[name] != self._inodes.get(name):
-                self._doubtful.add(number)
-        wanted = self._objects.keys() | self._loose.keys() | self._folders
-        for name in (inodes.keys() | folders) - wanted:
-            self._found.foreign.append((os.fsencode(name), snapshot))
-
-    def tell_inodes(self, links: dict[int, int]) -> None:
-        """Tell what others have to compare, and what is one inode and should be two; `links`
-        of objects, where all their names here were looked at."""
-        owners: dict[int, int] = {}
-        for number, inode in self._known.items():
-            other = owners.setdefault(inode, number)
-            if other != number:
-                self._found.shared.append((other, number))
-            more = links.get(number, 0) > self._names[number]
-            if more or number in self._job.spanning:
-                self._found.inodes.append((number, inode, more))
-
-
-def _shown_name(row: Wanted) -> str:
-    name = row.name + DELTA_SUFFIX if row.drive == schema.DELTA else row.name
-    return os.fsdecode(name)
-
-
-def _shown(row: Wanted | WantedFolder, snapshot: int) -> bool:
-    return row.first <= snapshot and (row.last is None or row.last >= snapshot)
-
-
-def _within(snapshot: int, ranges: Sequence[Range]) -> bool:
-    return any(first <= snapshot and (last is None or last >= snapshot) for first, last in ranges)
 
 
 def _newest(row: Wanted, rising: Sequence[int]) -> int | None:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mirrorback.engine.structure import Checker, Found, Job, Top
+from mirrorback.engine.jobs import Found, Job, Top
+from mirrorback.engine.structure import Checker
 from mirrorback.plan.likeness import Holds
 from mirrorback.store.process import Process, Tell, serve
 from mirrorback.store.standing import Wanted, WantedFolder

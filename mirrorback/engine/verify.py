@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +12,19 @@ from mirrorback.engine import check_files
 from mirrorback.engine.check_catalog import CatalogFindings
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events
+from mirrorback.engine.examine import Examiner
+from mirrorback.engine.findings import Outcome
 from mirrorback.engine.history import History
-from mirrorback.engine.review import Outcome, Review
+from mirrorback.engine.outlook import Outlook
+from mirrorback.engine.read_back import ReadBack
+from mirrorback.engine.remedy import Remedies
+from mirrorback.engine.review import Hours, Review
+from mirrorback.engine.verdict import Judge
 from mirrorback.errors import Damaged
 from mirrorback.model import Problem
 from mirrorback.plan.likeness import Holds
-from mirrorback.plan.verifying import ALL, Part, parse_part
-from mirrorback.store import owners, system
+from mirrorback.plan.verifying import ALL, Budget, Part, parse_part
+from mirrorback.store import system
 from mirrorback.store.audit import CONFUSED
 from mirrorback.store.catalog import translated
 from mirrorback.store.repository import drive_errors
@@ -28,10 +33,6 @@ from mirrorback.store.verified import Memory
 __all__ = ["ALL", "Outcome", "parse_part", "verify"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# File systems that hold modes, owners and attributes of users as Linux has them.
-_HOLD_ALL = frozenset(
-    ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs", "nilfs2")
-)
 
 
 def verify(
@@ -61,7 +62,7 @@ def verify(
             outcome.remembered = False
             return
         try:
-            yield from check_files.check(history)
+            yield from (fault.problem(history) for fault in check_files.check(history))
             if not history.snapshots():
                 return
             with contextlib.closing(Dated(history)) as dated:
@@ -69,9 +70,12 @@ def verify(
                 memory = Memory(history.repo, (now - _EPOCH) // timedelta(microseconds=1) * 1000)
                 memory.disabled = not findings.sound
                 chance = random.Random() if chance is None else chance
-                holds = _holds(history)
+                holds = dated.holds()
+                judge = _judge(history, dated, holds, events)
+                until = began + part.seconds if isinstance(part, Budget) else None
+                hours = Hours(clock, until)
                 yield from Review(
-                    history, dated, holds, part, memory, events, outcome, clock, began, chance
+                    history, dated, judge, holds, part, memory, events, outcome, hours, chance
                 ).run()
                 outcome.remembered = not memory.lost
         except (Damaged, *CONFUSED):
@@ -80,11 +84,12 @@ def verify(
             yield findings.stopped()
 
 
-def _holds(history: History) -> Holds:
-    """What the drive can hold, as far as that shows without writing."""
-    repo = history.repo
-    st = os.fstat(repo.fd)
-    mount = system.mount_of(repo.path)
-    all_of_it = mount is not None and mount.fstype in _HOLD_ALL
-    root = st.st_uid == os.geteuid() == 0 and owners.has_all()
-    return Holds(modes=all_of_it, owners=all_of_it and root, uid=st.st_uid, gid=st.st_gid)
+def _judge(history: History, dated: Dated, holds: Holds, events: Events) -> Judge:
+    def passed(count: int) -> None:
+        events.advance(0, count)
+
+    read_back = ReadBack(history, dated, holds, passed)
+    examiner = Examiner(history, dated, read_back)
+    remedies = Remedies(history, dated, history.source, passed)
+    outlook = Outlook(history, examiner, remedies)
+    return Judge(history, dated, read_back, examiner, outlook)

@@ -111,6 +111,19 @@ def compose(chain: Iterable[Segments], limit: int | None = None) -> Composed:
     return composed
 
 
+def beneath(segments: Segments, number: int, newer: Composed | None, seen: int) -> Composed:
+    """The map of the `number`th delta of a chain over that of the next newer version, all the
+    way to the whole file; None where it is the newest itself.  For all versions of a chain, one
+    after the other from the newest on.  `source` counts from the chain's beginning in all.
+    `seen` is how many segments these deltas have together.
+
+    Raises Damaged as `compose` does."""
+    alone = _alone(segments, number)
+    if newer is None:
+        return alone
+    return merge(_joined(alone, newer, number + 1, _FEW + _SHARED * seen))
+
+
 def merge(composed: Composed) -> Composed:
     """The same with pieces joined that follow each other where they come from, too."""
     length, source, offset, bounds = composed

@@ -7,8 +7,11 @@ its digest is.  Such an object is *unseen* until a backup has met it in the sour
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Mapping
+
 from mirrorback.model import Digest, Metadata
-from mirrorback.store import encoding, live
+from mirrorback.store import encoding, live, schema
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.spool import Spool
 
@@ -61,3 +64,14 @@ def object_row(catalog: Catalog, spool: Spool, number: int) -> tuple[Metadata, D
         if rows:
             digest = live.digest_of(*rows[0])
     return metadata, digest
+
+
+def take_digests(db: sqlite3.Connection, digests: Mapping[int, bytes]) -> None:
+    """Note, inside of a transaction, the digests of whole files of which none was known, in the
+    form that each is to have."""
+    check = schema.check_after(schema.OBJECT, digest="?1")
+    db.executemany(
+        f"UPDATE object SET digest = ?1, digest_of_row = {check}"
+        f" WHERE id = ?2 AND digest IS NULL AND kind = 1 AND drive = {schema.WHOLE}",
+        ((digest, number) for number, digest in digests.items()),
+    )

@@ -299,6 +299,11 @@ def make_folder(repo: Repository, catalog: Catalog, row: PastRow, snapshot: Snap
         os.close(top)
 
 
+def make_top(repo: Repository, name: bytes, metadata: Metadata) -> None:
+    """Make the folder of a snapshot, with nothing in it.  Raises OSError."""
+    _make(repo, repo.fd, name, metadata)
+
+
 def _made(
     repo: Repository, catalog: Catalog, cursor: tree.Cursor, directory: int, snapshot: Snapshot
 ) -> int:

@@ -218,10 +218,37 @@ def showing(catalog: Catalog, number: int) -> list[PastRow]:
 
 
 def twins(catalog: Catalog, digest: Digest, number: int) -> list[int]:
-    """Other objects with the same content."""
-    rows = catalog.db.execute(
-        "SELECT id FROM object WHERE digest = ? AND sparse = ? AND id != ?",
+    """Other objects with the same content.  The first question makes an index of its own: where
+    much is damaged, there are many."""
+    db = catalog.db
+    if db.execute("SELECT 1 FROM temp.sqlite_schema WHERE name = 'twin'").fetchone() is None:
+        db.execute(
+            "CREATE TEMP TABLE twin (digest BLOB, sparse INTEGER, id INTEGER,"
+            " PRIMARY KEY (digest, sparse, id)) WITHOUT ROWID"
+        )
+        db.execute(
+            "INSERT INTO temp.twin SELECT digest, sparse, id FROM object"
+            " WHERE digest IS NOT NULL ORDER BY digest, sparse, id"
+        )
+    rows = db.execute(
+        "SELECT t.id FROM temp.twin t JOIN object o ON o.id = t.id WHERE t.digest = ?"
+        " AND t.sparse = ? AND t.id != ? AND o.digest = t.digest ORDER BY t.id",
         (digest.value, int(digest.sparse), number),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def alike(catalog: Catalog, number: int, most: int) -> list[int]:
+    """Other objects, no more than so many, that are of the same kind and content, as far as
+    that is known."""
+    _metadata, digest = live.object_row(catalog, number)
+    if digest is not None:
+        return twins(catalog, digest, number)[:most]
+    rows = catalog.db.execute(
+        "SELECT o.id FROM object o JOIN object i ON i.id = ?1 AND o.kind = i.kind"
+        " AND o.size = i.size AND o.rdev = i.rdev AND o.target IS i.target AND o.digest IS NULL"
+        " WHERE o.id != i.id LIMIT ?2",
+        (number, most),
     ).fetchall()
     return [row[0] for row in rows]
 

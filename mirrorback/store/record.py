@@ -157,6 +157,22 @@ def damaged(catalog: Catalog, number: int, time: int, problem: str) -> None:
         )
 
 
+def missing(catalog: Catalog, numbers: Iterable[int], time: int, problem: str) -> None:
+    """Note the same of many objects, but for those of which something worse is known."""
+    with catalog.transaction() as db:
+        db.executemany(
+            f"INSERT INTO verified {_VERIFIED} VALUES (?1, ?2, ?3) ON CONFLICT (object)"
+            " DO UPDATE SET time = ?2, problem = ?3 WHERE problem IS NULL",
+            ((number, time, problem) for number in numbers),
+        )
+
+
+def has_root(catalog: Catalog, number: int, root: int) -> None:
+    """Note the inode number that the folder of a snapshot has by now."""
+    with catalog.transaction() as db:
+        db.execute("UPDATE snapshot SET root = ? WHERE id = ?", (root, number))
+
+
 def mending(catalog: Catalog, mends: Mapping[int, Replaced | None]) -> None:
     """Note that the files of some objects, which lie in `redo/`, are to take the place of what
     is damaged; where one is held otherwise than before, how."""

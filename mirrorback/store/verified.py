@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mirrorback.errors import MirrorbackError
-from mirrorback.store import lock
+from mirrorback.store import learnt, lock
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.repository import CATALOG, Repository
 
@@ -88,13 +88,16 @@ class Memory:
         self._repo = repo
         self.time = time
         self._waiting: dict[int, str | None] = {}
+        self._digests: dict[int, bytes] = {}
         self._catalog: Catalog | None = None
         self.lost = False  # some of it could not be written
         self.disabled = False  # for a catalog that must not be written to
 
-    def note(self, results: dict[int, str | None]) -> None:
-        """What came of some objects: what is wrong with each, or None."""
+    def note(self, results: dict[int, str | None], digests: dict[int, bytes]) -> None:
+        """What came of some objects: what is wrong with each, or None; and the digests of those
+        of which nobody knew any."""
         self._waiting.update(results)
+        self._digests.update(digests)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -112,6 +115,7 @@ class Memory:
         except (MirrorbackError, OSError):
             return self._put_off()
         self._waiting.clear()
+        self._digests.clear()
         return True
 
     def close(self) -> None:
@@ -125,6 +129,7 @@ class Memory:
         if len(self._waiting) > MOST_WAITING:
             self.lost = True
             self._waiting.clear()
+            self._digests.clear()
         return False
 
     def _write(self) -> None:
@@ -137,3 +142,4 @@ class Memory:
                 " WHERE EXISTS (SELECT 1 FROM object WHERE id = ?1)",
                 ((number, self.time, what) for number, what in self._waiting.items()),
             )
+            learnt.take_digests(db, self._digests)

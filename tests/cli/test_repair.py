@@ -93,10 +93,19 @@ def test_a_copied_repository(damaged: Nights, tmp_path: Path) -> None:
 def test_a_snapshot_without_its_folder(damaged: Nights) -> None:
     [folder] = damaged.folders()
     shutil.rmtree(folder)
-    done = run("repair", damaged.repository, code=4)
-    assert f"{folder.name}: the whole folder is missing: bring it back to {folder}" in done.out
-    [found] = run("repair", damaged.repository, "--json", code=4).json
+    dry = run("repair", damaged.repository, "--dry-run")
+    words = f"the folder of this snapshot is missing (in {folder.name}): would be mended by"
+    assert f".: {words}" in dry.out
+    [found, _letter] = run("repair", damaged.repository, "--json").json
     assert (found["snapshots"], found["location"]) == ([folder.name], str(folder))
+    assert (folder / "letter").read_text() == "dear"
+    run("verify", damaged.repository)
+
+
+def test_the_mirror_without_its_folder(damaged: Nights) -> None:
+    shutil.rmtree(damaged.current)
+    done = run("repair", damaged.repository, code=4)
+    assert f"the whole folder is missing: bring it back to {damaged.current}" in done.out
 
 
 def test_no_repository(tmp_path: Path) -> None:

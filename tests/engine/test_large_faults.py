@@ -16,7 +16,7 @@ from filesystems import mounted, require_root
 from runs import IMAGE as SIZE
 from runs import PAGE, Heard, LargeNights, change_pages
 
-from mirrorback.engine import contents, open_large, read_back, room
+from mirrorback.engine import contents, faults, open_large, read_back, room
 from mirrorback.engine.backup import BackupOptions, backup
 from mirrorback.engine.delete import delete
 from mirrorback.engine.open_version import open_version
@@ -295,7 +295,7 @@ def test_verify_goes_on_after_a_delta_that_is_something_else(
     else:
         bad.mkdir()
     first, second = sorted(large.problems(), key=lambda problem: problem.snapshots)
-    assert first.problem == read_back.DEPENDS and second.location == os.fsencode(bad)
+    assert first.problem == faults.DEPENDS and second.location == os.fsencode(bad)
 
 
 def test_verify_goes_on_after_a_bad_sector_under_a_delta(

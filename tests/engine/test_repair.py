@@ -14,10 +14,10 @@ import pytest
 from runs import LargeNights, Nights, change_pages
 from trees import Tree, describe, require_same
 
-from mirrorback.engine import preparing
+from mirrorback.engine import examine, preparing
 from mirrorback.errors import Damaged, DriveError, Locked, NoRepository, UsageError
 from mirrorback.model import Repair
-from mirrorback.store import record
+from mirrorback.store import mend, record
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.lock import Lock
 
@@ -413,19 +413,161 @@ def test_a_symlink_in_the_place_of_a_folder_leads_nowhere(nights: Nights, tmp_pa
     assert (trap / "deep" / "letter").read_text() == "mine"
 
 
-def test_a_snapshot_whose_folder_is_gone_is_told(nights: Nights) -> None:
-    kept = some_nights(nights)
-    gone = nights.folders()[1]
+def rich(nights: Nights) -> Kept:
+    """Some nights, with something of each kind that only one of them shows."""
+    (nights.source / "short").mkdir(parents=True)
+    (nights.source / "short" / "link").symlink_to("nowhere")
+    (nights.source / "short" / "only here").write_text("what only this night shows")
+    nights.backup()
+    shutil.rmtree(nights.source / "short")
+    return some_nights(nights)
+
+
+def test_a_dated_folder_that_is_gone_is_made_anew(drive: Nights) -> None:
+    kept = rich(drive)
+    gone = drive.folders()[2]
     shutil.rmtree(gone)
-    del kept.trees[gone]
-    flip(nights.current / LETTER)
-    nights.mark()
-    result = nights.repair()
-    assert result.absent == [(gone.name, os.fsencode(gone))]
-    assert result.left == 1
+    assert [(p.snapshots, p.repairable) for p in drive.problems()] == [((gone.name,), True)]
+    dry = drive.repair(dry_run=True)
     assert not gone.exists()
-    nights.delete(gone.name)
+    result = drive.repair()
+    told = [(one.path, one.snapshots, one.repaired, one.origin) for one in result.repairs]
+    assert told[0] == (b"", (gone.name,), True, "links")
+    assert told[1:] == [(b"count", (gone.name,), False, None)], "what only it had"
+    assert result.repairs == dry.repairs and (result.left, dry.left) == (1, 1)
+    assert result.absent == dry.absent == []
+    wanted = kept.trees.pop(gone)
+    found = describe(gone)
+    assert wanted.pop(b"count") and not (gone / "count").exists()
+    require_same(wanted, found)
+    assert len(kept.inodes(LETTER)) == 1 and len(drive.marked()) == 1
+    for folder, tree in kept.trees.items():
+        require_same(tree, describe(folder))
+    assert [p.path for p in drive.problems()] == [b"count"]
+    drive.delete(gone.name)
     kept.require()
+
+
+def test_what_only_the_source_still_has_of_a_folder_that_is_gone(nights: Nights) -> None:
+    kept = rich(nights)
+    gone = nights.folders()[0]
+    shutil.rmtree(gone)
+    (nights.source / "short").mkdir()
+    (nights.source / "short" / "only here").write_text("what only this night shows")
+    dry = nights.repair(dry_run=True)
+    result = nights.repair()
+    assert [(one.path, one.origin) for one in result.repairs] == [
+        (b"", "links"),
+        (b"short/only here", "source"),
+    ]
+    assert result.repairs == dry.repairs and result.left == 0
+    kept.require()
+
+
+@pytest.mark.parametrize("instead", ["file", "symlink"])
+def test_something_in_the_place_of_a_dated_folder(
+    nights: Nights, tmp_path: Path, instead: str
+) -> None:
+    kept = some_nights(nights, 2)
+    [gone] = nights.folders()
+    shutil.rmtree(gone)
+    if instead == "file":
+        gone.write_text("strange")
+    else:
+        gone.symlink_to(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert all(problem.repairable for problem in nights.problems() if not problem.path)
+    nights.repair()
+    assert gone.is_dir() and not gone.is_symlink() and sorted(tmp_path.iterdir()) == before
+    assert len(list((nights.repository / ".mirrorback/damaged").iterdir())) == 1
+    kept.trees[gone].pop(b"count")
+    found = describe(gone)
+    require_same(kept.trees[gone], found)
+
+
+def test_deltas_of_a_dated_folder_that_is_gone(large: LargeNights, image: Path) -> None:
+    """One that others show comes back; over one that is lost, older ones are lost as well."""
+    large.backup()
+    (large.source / "count").write_text("1")
+    large.backup()
+    for seed in (2, 3):
+        change_pages(image, seed)
+        time.sleep(0.03)
+        large.backup()
+    kept = Kept(large)
+    first, second, third = large.folders()
+    shutil.rmtree(second)
+    assert large.repair().left == 0
+    kept.require()
+    shutil.rmtree(third)
+    dry = large.repair(dry_run=True)
+    result = large.repair()
+    assert result.repairs == dry.repairs and result.left == 1
+    lost = {one.snapshots for one in large.problems() if not one.repairable}
+    assert lost == {(third.name,), (first.name, second.name)}
+
+
+def test_cut_before_it_has_all_it_should_show(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The marks are there before the folder is: the next repair goes on."""
+    kept = rich(nights)
+    gone = nights.folders()[0]
+    (nights.source / "short").mkdir()
+    (nights.source / "short" / "only here").write_text("what only this night shows")
+    shutil.rmtree(gone)
+
+    def cut(*_rest: Any, **_more: Any) -> None:
+        raise KeyboardInterrupt
+
+    for at in ("make_top", "look"):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            if at == "look":
+                patched.setattr(examine.Examiner, "look", cut)
+            else:
+                patched.setattr(mend, "make_top", cut)
+            nights.repair()
+    assert list(gone.iterdir()) == []
+    assert nights.repair().left == 0
+    kept.require()
+
+
+def test_a_dated_folder_that_was_renamed_gets_its_name_back(drive: Nights) -> None:
+    kept = some_nights(drive)
+    folder = drive.folders()[1]
+    flip(folder / LETTER)
+    drive.mark(LETTER)
+    folder.rename(drive.repository / "my birthday")
+    [problem] = [p for p in drive.problems() if not p.path]
+    assert problem.repairable
+    dry = drive.repair(dry_run=True)
+    assert (drive.repository / "my birthday").exists()
+    result = drive.repair()
+    assert result.repairs[0].origin == "name" and result.left == dry.left == 0
+    assert [one.origin for one in dry.repairs] == [one.origin for one in result.repairs]
+    kept.require()
+
+
+def test_a_renamed_folder_that_may_be_another_is_only_told(nights: Nights) -> None:
+    some_nights(nights)
+    folder = nights.folders()[1]
+    other = nights.repository / "my birthday"
+    folder.rename(other)
+    (other / "other").unlink()
+    [problem] = [p for p in nights.problems() if not p.path]
+    assert not problem.repairable
+    result = nights.repair()
+    assert result.absent == [(folder.name, os.fsencode(folder))]
+    assert other.exists() and not folder.exists()
+
+
+def test_the_mirror_that_was_renamed_gets_its_name_back(nights: Nights) -> None:
+    kept = some_nights(nights)
+    nights.current.rename(nights.repository / "mirror")
+    assert nights.repair().left == 0
+    kept.require()
+    shutil.rmtree(nights.current)
+    assert nights.repair(dry_run=True).absent == nights.repair().absent != []
 
 
 def test_a_folder_closed_for_writing(nights: Nights) -> None:

@@ -17,8 +17,10 @@ import pytest
 from filesystems import require_root
 from runs import Heard, LargeNights, Nights, change_pages
 
-from mirrorback.engine import agenda, dated, read_back, review
-from mirrorback.engine.verify import Outcome, verify
+from mirrorback.engine import agenda, dated, examine, faults, findings, review
+from mirrorback.engine.findings import Outcome
+from mirrorback.engine.rebuild import RebuildOptions, rebuild
+from mirrorback.engine.verify import verify
 from mirrorback.model import Problem
 from mirrorback.plan.verifying import ALL, Budget, Part, Share, Slice
 from mirrorback.store.lock import Lock
@@ -86,8 +88,8 @@ def test_rot_is_told_from_an_edit(three: Nights) -> None:
     (three.repository / FIRST / "f").write_text("eno")
     found = three.problems()
     assert shown(found) == {
-        (b"d/same", EVERY, read_back.ROTTEN),
-        (b"f", (FIRST,), read_back.EDITED),
+        (b"d/same", EVERY, faults.ROTTEN),
+        (b"f", (FIRST,), faults.EDITED),
     }
     assert {p.path: p.repairable for p in found} == {b"d/same": True, b"f": False}
 
@@ -96,16 +98,16 @@ def test_an_edit_shows_under_all_names_and_in_all_snapshots(three: Nights) -> No
     with (three.current / "d" / "a").open("a") as file:
         file.write("more")
     assert shown(three.problems()) == {
-        (b"d/a", EVERY, read_back.WRONG_SIZE),
-        (b"d/b", EVERY, read_back.WRONG_SIZE),
+        (b"d/a", EVERY, faults.WRONG_SIZE),
+        (b"d/b", EVERY, faults.WRONG_SIZE),
     }
 
 
 def test_what_moved_is_told_by_both_names(three: Nights) -> None:
     flip(three.current / "e" / "one")
     assert shown(three.problems()) == {
-        (b"e/one", (SECOND, THIRD), read_back.ROTTEN),
-        (b"d/one", (FIRST,), read_back.ROTTEN),
+        (b"e/one", (SECOND, THIRD), faults.ROTTEN),
+        (b"d/one", (FIRST,), faults.ROTTEN),
     }
 
 
@@ -132,8 +134,8 @@ def test_symlinks_and_kinds(three: Nights) -> None:
     (three.current / "d" / "fifo").unlink()
     (three.current / "d" / "fifo").write_text("no fifo")
     assert shown(three.problems()) == {
-        (b"d/link", (THIRD,), read_back.WRONG_TARGET),
-        (b"d/fifo", (THIRD,), read_back.WRONG_KIND),
+        (b"d/link", (THIRD,), faults.WRONG_TARGET),
+        (b"d/fifo", (THIRD,), faults.WRONG_KIND),
     }
 
 
@@ -166,7 +168,7 @@ def test_owners_and_attributes(ext4: Path) -> None:
     os.removexattr(nights.current / "removed", "user.x")
     words = {p.path: p.problem for p in nights.problems()}
     assert words.pop(b"owner") == "owner is 12345:0, not 0:0"
-    assert words == dict.fromkeys((b"added", b"changed", b"removed"), read_back.ATTRIBUTES)
+    assert words == dict.fromkeys((b"added", b"changed", b"removed"), faults.ATTRIBUTES)
 
 
 # --- names -----------------------------------------------------------------------------
@@ -180,17 +182,17 @@ def test_missing_and_foreign(three: Nights) -> None:
     (three.repository / FIRST / "folder" / "in it").write_text("z")
     found = three.problems()
     assert shown(found) == {
-        (b"d/same", (SECOND,), read_back.MISSING),
-        (b"d/new", (FIRST, THIRD), review.FOREIGN),
-        (b"folder", (FIRST,), review.FOREIGN),
+        (b"d/same", (SECOND,), faults.MISSING),
+        (b"d/new", (FIRST, THIRD), findings.FOREIGN),
+        (b"folder", (FIRST,), findings.FOREIGN),
     }
     assert {p.path for p in found if p.repairable} == {b"d/same"}
 
 
 def test_a_folder_that_is_missing_is_one_line(three: Nights) -> None:
     shutil.rmtree(three.repository / SECOND / "d")
-    assert shown(three.problems()) == {(b"d", (SECOND,), read_back.MISSING)}
-    assert remembered(three)[read_back.MISSING] >= 5, "what was in it, for `repair`"
+    assert shown(three.problems()) == {(b"d", (SECOND,), faults.MISSING)}
+    assert remembered(three)[faults.MISSING] >= 5, "what was in it, for `repair`"
 
 
 def test_what_only_a_missing_folder_had_is_told(nights: Nights) -> None:
@@ -199,15 +201,15 @@ def test_what_only_a_missing_folder_had_is_told(nights: Nights) -> None:
     nights.backup()
     shutil.rmtree(nights.current / "d")
     assert {(p.path, p.problem) for p in nights.problems()} == {
-        (b"d", read_back.MISSING),
-        (b"d/deep/lost", read_back.MISSING),
+        (b"d", faults.MISSING),
+        (b"d/deep/lost", faults.MISSING),
     }
 
 
 def test_a_folder_that_is_something_else(three: Nights, tmp_path: Path) -> None:
     shutil.rmtree(three.repository / SECOND / "e")
     (three.repository / SECOND / "e").symlink_to(three.current / "e")
-    assert shown(three.problems()) == {(b"e", (SECOND,), read_back.WRONG_KIND)}
+    assert shown(three.problems()) == {(b"e", (SECOND,), faults.WRONG_KIND)}
 
 
 def test_a_copy_in_the_place_of_a_link(three: Nights) -> None:
@@ -215,7 +217,7 @@ def test_a_copy_in_the_place_of_a_link(three: Nights) -> None:
     place = three.repository / SECOND / "d" / "same"
     shutil.copy2(place, place.with_name("copy"))
     place.with_name("copy").rename(place)
-    assert shown(three.problems()) == {(b"d/same", (SECOND,), read_back.APART)}
+    assert shown(three.problems()) == {(b"d/same", (SECOND,), faults.APART)}
 
 
 def test_an_edit_by_rename_leaves_the_others_well(three: Nights) -> None:
@@ -223,14 +225,14 @@ def test_an_edit_by_rename_leaves_the_others_well(three: Nights) -> None:
     (three.current / "d" / "other").rename(three.current / "d" / "same")
     [problem] = three.problems()
     assert (problem.path, problem.snapshots) == (b"d/same", (THIRD,))
-    assert problem.problem == read_back.WRONG_SIZE and problem.repairable
+    assert problem.problem == faults.WRONG_SIZE and problem.repairable
 
 
 def test_a_copy_of_what_moved_is_seen_across_folders(three: Nights) -> None:
     place = three.repository / FIRST / "d" / "one"
     shutil.copy2(place, place.with_name("copy"))
     place.with_name("copy").rename(place)
-    assert shown(three.problems()) == {(b"d/one", (FIRST,), read_back.APART)}
+    assert shown(three.problems()) == {(b"d/one", (FIRST,), faults.APART)}
 
 
 def test_hard_links_that_came_apart_and_files_that_became_one(nights: Nights) -> None:
@@ -244,7 +246,7 @@ def test_hard_links_that_came_apart_and_files_that_became_one(nights: Nights) ->
     (nights.current / "two").unlink()
     os.link(nights.current / "one", nights.current / "two")
     words = {p.path: p.problem for p in nights.problems()}
-    assert len(words) == 2 and read_back.APART in {words.get(b"a"), words.get(b"b")}
+    assert len(words) == 2 and faults.APART in {words.get(b"a"), words.get(b"b")}
     assert "is the same file as" in (words.get(b"one") or words.get(b"two") or "")
 
 
@@ -282,7 +284,7 @@ def test_dated_folders_removed_or_renamed_are_one_line_each(three: Nights) -> No
         (b"2020-01-01-000000", (), dated.UNKNOWN),
     }
     flip(three.repository / "my birthday" / "f")
-    [rotten] = [p for p in three.problems() if p.problem == read_back.ROTTEN]
+    [rotten] = [p for p in three.problems() if p.problem == faults.ROTTEN]
     assert rotten.location == os.fsencode(three.repository / "my birthday" / "f")
 
 
@@ -307,10 +309,10 @@ def test_deltas_foreign_missing_and_touched(large: LargeNights, image: Path) -> 
     (oldest / "d" / "image").write_bytes(b"whole again?")
     found = {(p.path, p.snapshots): p.problem for p in large.problems()}
     assert "permissions" in found.pop((b"d/image", (middle.name,)))
-    assert found == {(b"d/image", (oldest.name,)): review.FOREIGN}
+    assert found == {(b"d/image", (oldest.name,)): findings.FOREIGN}
     delta.unlink()
-    words = {p.snapshots: p.problem for p in large.problems() if p.problem != review.FOREIGN}
-    assert words == {(middle.name,): read_back.MISSING, (oldest.name,): read_back.DEPENDS}
+    words = {p.snapshots: p.problem for p in large.problems() if p.problem != findings.FOREIGN}
+    assert words == {(middle.name,): faults.MISSING, (oldest.name,): faults.DEPENDS}
 
 
 # --- remembering ---------------------------------------------------------------------------
@@ -331,7 +333,7 @@ def test_a_problem_is_remembered_until_it_is_gone(three: Nights) -> None:
     path = three.current / "d" / "same"
     flip(path)
     three.problems()
-    assert remembered(three)[read_back.ROTTEN] == 1
+    assert remembered(three)[faults.ROTTEN] == 1
     flip(path)
     assert three.problems() == []
     assert set(remembered(three)) == {"well"}
@@ -506,7 +508,7 @@ def test_more_snapshots_than_are_kept_open(three: Nights, monkeypatch: pytest.Mo
     monkeypatch.setattr(dated, "KEPT_OPEN", 0)
     assert three.problems() == []
     (three.repository / FIRST / "d" / "same").unlink()
-    assert shown(three.problems()) == {(b"d/same", (FIRST,), read_back.MISSING)}
+    assert shown(three.problems()) == {(b"d/same", (FIRST,), faults.MISSING)}
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "ntfs"])
@@ -524,4 +526,74 @@ def test_on_real_drives(kind: str, mount: Callable[[str], Path], source: Path) -
     assert nights.problems() == []
     flip(nights.current / "d" / "same")
     (nights.folders()[0] / "d" / "new").write_text("x")
-    assert {p.problem for p in nights.problems()} == {read_back.ROTTEN, review.FOREIGN}
+    assert {p.problem for p in nights.problems()} == {faults.ROTTEN, findings.FOREIGN}
+
+
+# --- much at once, and what nobody knew ------------------------------------------------------
+
+
+@pytest.mark.parametrize("helpers", [0, 1 << 40])
+def test_metadata_of_all_files(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, helpers: int
+) -> None:
+    """What is wrong with nothing but metadata needs no closer look; what is, gets one."""
+    fill(nights)
+    nights.backup(always=True)
+    os.link(nights.source / "d1" / "f1", nights.source / "d2" / "linked")
+    nights.backup()
+    for path in nights.current.rglob("f*"):
+        path.chmod(0o606)
+    flip(nights.current / "d3" / "f3")
+    (nights.folders()[0] / "d4" / "f4").unlink()
+    monkeypatch.setattr(review, "WORTH_HELPERS", (helpers, helpers))
+    looked: list[int] = []
+    look = examine.Examiner.look
+
+    def counted(self: Any, number: int, **rest: Any) -> Any:
+        looked.append(number)
+        return look(self, number, **rest)
+
+    monkeypatch.setattr(examine.Examiner, "look", counted)
+    found = {(p.path, p.problem): p for p in nights.problems()}
+    assert len(found) == 62 and all(p.repairable for p in found.values())
+    assert len(looked) == 3, "the linked one, the rotten one, the missing one"
+    one = found[b"d0/f0", "permissions are 0606, not 0644"]
+    assert one.snapshots == EVERY
+    assert one.location == os.fsencode(nights.current / "d0" / "f0")
+    assert len(nights.marked()) == 60
+    assert nights.repair().left == 0
+    assert nights.problems() == []
+
+
+def without_digests(nights: Nights) -> None:
+    result = rebuild(str(nights.repository), RebuildOptions(force=True), nights.now, Heard())
+    assert result is not None and unknown(nights) > 0
+
+
+def unknown(nights: Nights) -> int:
+    with contextlib.closing(sqlite3.connect(nights.repository / ".mirrorback/catalog.db")) as db:
+        query = "SELECT count(*) FROM object WHERE kind = 1 AND digest IS NULL"
+        found: int = db.execute(query).fetchone()[0]
+        return found
+
+
+def test_digests_that_a_rebuilt_catalog_lacks_are_learnt(three: Nights) -> None:
+    with (three.source / "sparse").open("wb") as file:
+        file.truncate(2 << 30)
+    three.backup()
+    without_digests(three)
+    found, _outcome = check(three, Slice(1, 2))
+    assert found == [] and unknown(three) > 0
+    assert three.problems() == [] and unknown(three) == 0
+    flip(three.current / "d" / "same")
+    assert {p.path: p.problem for p in three.problems()} == {b"d/same": faults.ROTTEN}
+    assert three.repair().left == 0
+    assert three.problems() == []
+    assert three.backup().summary.bytes_copied == 0
+
+
+def test_a_digest_is_not_learnt_of_what_was_touched(three: Nights) -> None:
+    without_digests(three)
+    (three.current / "f").write_text("other")
+    [problem] = three.problems()
+    assert problem.path == b"f" and unknown(three) == 1

@@ -64,6 +64,10 @@ def test_a_chain_of_maps_gives_the_bytes_of_restoring_each(
         versions.insert(0, old)
         maps.insert(0, own)
         plains.insert(0, plain)
+    beneath = None
+    for at in range(len(maps) - 1, -1, -1):
+        beneath = delta_map.beneath(maps[at], at, beneath, len(maps))
+        assert read(beneath, plains, base, 0, beneath.size) == versions[at]
     for at, version in enumerate(versions[:-1]):
         composed = delta_map.compose(maps[at:])
         merged = delta_map.merge(composed)

@@ -26,6 +26,8 @@ ORIGINS = {
     "links": "by another link to it that is sound",
     "itself": "with its own bytes",
     "catalog": "from the catalog",
+    "name": "by giving it its name back",
+    "anew": "by removing it: it is made anew when it is needed",
 }
 
 
@@ -73,8 +75,7 @@ def _show(session: Session, result: RepairResult, dry_run: bool) -> None:
             session.out.line(_line(one, dry_run))
     for name, location in result.absent:
         session.out.line(
-            f"{plain(name)}: the whole folder is missing: bring it back to {escape(location)},"
-            f" or `mirrorback delete` it"
+            f"{plain(name)}: the whole folder is missing: bring it back to {escape(location)}"
         )
     if session.quiet:
         return
