@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mirrorback.errors import Damaged, DriveError, Locked, MirrorbackError, NotInHistory, UsageError
 from mirrorback.store import encoding, schema, soundness
-from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog, damaged, translated
+from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog, Outdated, damaged, translated
 from mirrorback.store.sealing import Seal
 
 # What is counted, and words that follow the number.
@@ -115,6 +115,8 @@ def _may_be_due(error: Exception) -> bool:
     """Whether a damaged catalog can lead to such a failure, and it does not say so."""
     if isinstance(error, OSError):
         return error.errno not in _OF_THE_DRIVE
+    if isinstance(error, Outdated):
+        return False
     if isinstance(error, MirrorbackError):
         # The last: the name of a snapshot that is not known is taken for a wrong time.
         may_be = isinstance(error, DriveError | NotInHistory | UsageError)

@@ -21,6 +21,7 @@ from rebuilding import CATALOG, changes, inodes, rebuilt, told, versions
 from runs import LargeNights, Nights, change_pages
 from trees import SUFFIX, describe, require_same
 
+from mirrorback.engine.view import View
 from mirrorback.errors import Damaged, MirrorbackError, NoRepository, Refused, UsageError
 from mirrorback.model import Change
 from mirrorback.store import audit, gathering, replaced, schema
@@ -758,3 +759,22 @@ def test_large_files_whose_publication_was_cut(
     name = sorted(f.name for f in chain.folders())[-1]
     chain.restore(tmp_path / "back", at=name)
     require_same(describe(tmp_path / "then"), describe(tmp_path / "back"))
+
+
+def test_who_reads_through_the_old_catalog_is_told(chain: LargeNights) -> None:
+    """It does not say when the mirror's large files get the next changes."""
+    image = chain.source / "d" / "renamed"
+    wanted = image.read_bytes()
+    with chain.history() as history:
+        view = View(history)
+        shown = view.look(b"current/d/renamed")
+        with contextlib.closing(view.open(shown)) as version:
+            assert version.pread(0, len(wanted)) == wanted
+            rebuilt(chain, lose=False, force=True)
+            change_pages(image, 9)
+            settle()
+            chain.backup()
+            with pytest.raises(MirrorbackError, match="again"):
+                version.pread(0, len(wanted))
+        with pytest.raises(MirrorbackError, match="again"):
+            history.refreshed()
