@@ -543,6 +543,17 @@ def test_a_folder_that_cannot_be_read_is_told(some: Nights) -> None:
     assert done.json["problems"] == 1
 
 
+def test_folders_where_none_should_be(some: Nights) -> None:
+    """Someone has put them among what is to be cleared away."""
+    inner = some.repository / ".mirrorback"
+    for name in ("signatures", "redo"):
+        (inner / name / "1" / "deep").mkdir(parents=True)
+        (inner / name / "1" / "f").touch()
+    rebuilt(some)
+    assert list((inner / "signatures").iterdir()) == list((inner / "redo").iterdir()) == []
+    unchanged(some)
+
+
 # --- large files --------------------------------------------------------------------------------
 
 
