@@ -106,7 +106,7 @@ def blamed(catalog: Catalog) -> Iterator[None]:
         yield
     except Exception as error:
         foreseen = isinstance(error, MirrorbackError | OSError)
-        if not _may_be_due(error) or not _is_damaged(catalog, thoroughly=not foreseen):
+        if not _may_be_due(error) or not is_damaged(catalog, thoroughly=not foreseen):
             raise
         raise damaged() from error
 
@@ -125,8 +125,10 @@ def _may_be_due(error: Exception) -> bool:
     return not name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR"))
 
 
-def _is_damaged(catalog: Catalog, *, thoroughly: bool) -> bool:
-    """Whether something is wrong with an open catalog, as far as it can be read now."""
+def is_damaged(catalog: Catalog, *, thoroughly: bool = False) -> bool:
+    """Whether something is wrong with an open catalog, as far as it can be read now: by its
+    seal; by all that can be compared where there is none, or if that is to be done
+    `thoroughly`."""
     try:
         with catalog.lock, translated():
             if catalog.db.in_transaction:

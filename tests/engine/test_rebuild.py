@@ -332,6 +332,31 @@ def test_a_damaged_catalog_leads_to_a_new_one_that_knows_what_it_knew(
     unchanged(some)
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_restore_deletes_nothing_for_a_damaged_catalog(
+    some: Nights, tmp_path: Path, sealed: bool
+) -> None:
+    """It may have lost the name of what is to be kept."""
+    target, path = tmp_path / "back", some.repository / CATALOG
+    some.restore(target)
+    (target / "mine").touch()
+    before = describe(target)
+    if sealed:
+        damage_unused_byte(path)
+    else:
+        damage_row(path)
+        path.with_name("catalog.blake3").unlink()
+    with pytest.raises(Damaged, match="--delete"):
+        some.restore(target, delete=True)
+    require_same(before, describe(target))
+    (target / "new").unlink()
+    some.restore(target)
+    assert (target / "new").read_text() == "new"
+    rebuilt(some, lose=False)
+    some.restore(target, delete=True)
+    assert not (target / "mine").exists()
+
+
 def without_digests(told: dict[str, Any]) -> dict[str, Any]:
     entries = told["entries"].items()
     return told | {"entries": {name: [(*e[:-1], None) for e in all_] for name, all_ in entries}}
