@@ -134,6 +134,7 @@ class _Way(NamedTuple):
         if not self.held.live:
             return True  # history's files do not change
         with history.catalog.lock, translated():
+            history.catalog.require_in_place()
             now = past.holding(history.catalog, self.base)
         return now is not None and now.drive != schema.DELTA
 

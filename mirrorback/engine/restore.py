@@ -20,6 +20,7 @@ from mirrorback.engine.history import History
 from mirrorback.engine.keeping import Keeping
 from mirrorback.engine.restored import Report, RestoreOptions, RestoreResult
 from mirrorback.engine.target import Target, identity, places_to_keep
+from mirrorback.engine.trusting import trust
 from mirrorback.engine.writer import Writer
 from mirrorback.errors import Damaged, DriveError, Refused, Trouble, UsageError
 from mirrorback.model import Kind, Metadata, Snapshot
@@ -52,6 +53,7 @@ def restore(
         raise UsageError("give either --to DIR or --in-place")
     system.raise_descriptor_limit()
     with translated(), drive_errors():
+        trust(history.catalog, events, delete=options.delete)
         wanted = [history.find_path(path, when) for path in paths]
         wanted = wanted or [(b"", history.resolve(when))]
         if len({snapshot.id for _path, snapshot in wanted}) > 1:

@@ -218,8 +218,8 @@ class NewCatalog:
     ) -> None:
         """An object is the reverse delta, of `stored` bytes, of a version with this size and
         digest over another object; its names lose their last `name_of` bytes."""
-        self._update(number, size=size, digest=digest.value, sparse=int(digest.sparse))
-        self._update(number, drive=schema.DELTA)
+        told = {"size": size, "digest": digest.value, "sparse": int(digest.sparse)}
+        self._update(number, drive=schema.DELTA, **told)
         self.db.execute(
             "INSERT INTO delta (object, base, stored, digest_of_row)"
             " VALUES (?1, ?2, ?3, row_check(?1, ?2, ?3))",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mirrorback.errors import Damaged, DriveError, Locked, MirrorbackError, NotInHistory, UsageError
 from mirrorback.store import encoding, schema, soundness
-from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog, damaged, translated
+from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog, Outdated, damaged, translated
 from mirrorback.store.sealing import Seal
 
 # What is counted, and words that follow the number.
@@ -106,7 +106,7 @@ def blamed(catalog: Catalog) -> Iterator[None]:
         yield
     except Exception as error:
         foreseen = isinstance(error, MirrorbackError | OSError)
-        if not _may_be_due(error) or not _is_damaged(catalog, thoroughly=not foreseen):
+        if not _may_be_due(error) or not is_damaged(catalog, thoroughly=not foreseen):
             raise
         raise damaged() from error
 
@@ -115,6 +115,8 @@ def _may_be_due(error: Exception) -> bool:
     """Whether a damaged catalog can lead to such a failure, and it does not say so."""
     if isinstance(error, OSError):
         return error.errno not in _OF_THE_DRIVE
+    if isinstance(error, Outdated):
+        return False
     if isinstance(error, MirrorbackError):
         # The last: the name of a snapshot that is not known is taken for a wrong time.
         may_be = isinstance(error, DriveError | NotInHistory | UsageError)
@@ -123,8 +125,10 @@ def _may_be_due(error: Exception) -> bool:
     return not name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR"))
 
 
-def _is_damaged(catalog: Catalog, *, thoroughly: bool) -> bool:
-    """Whether something is wrong with an open catalog, as far as it can be read now."""
+def is_damaged(catalog: Catalog, *, thoroughly: bool = False) -> bool:
+    """Whether something is wrong with an open catalog, as far as it can be read now: by its
+    seal; by all that can be compared where there is none, or if that is to be done
+    `thoroughly`."""
     try:
         with catalog.lock, translated():
             if catalog.db.in_transaction:

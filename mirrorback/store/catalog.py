@@ -14,9 +14,15 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from mirrorback.errors import Damaged, DriveError, Locked, NoSpace
+from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Owner, Snapshot
 from mirrorback.store import schema
+from mirrorback.store.catalog_errors import READ_ONLY as READ_ONLY
+from mirrorback.store.catalog_errors import Outdated as Outdated
+from mirrorback.store.catalog_errors import Unfinished as Unfinished
+from mirrorback.store.catalog_errors import Unopened as Unopened
+from mirrorback.store.catalog_errors import damaged as damaged
+from mirrorback.store.catalog_errors import translated as translated
 from mirrorback.store.connection import WAIT_S, connect, connected
 from mirrorback.store.sealing import Seal, SealedFile
 from mirrorback.store.soundness import structure_fault
@@ -24,58 +30,8 @@ from mirrorback.store.soundness import structure_fault
 FOLDER_NAME = re.compile(r"[0-9]{4,5}-[0-9]{2}-[0-9]{2}-[0-9]{6}(-[0-9]{1,6})?", re.ASCII)
 PUBLISHED, PENDING, DELETING = 0, 1, 2  # states of a snapshot
 
-READ_ONLY = "SQLITE_READONLY"
 ROOT_DIR = 1  # the source itself in `directory`
 ABOVE_ROOT = 0  # where the entry of the source itself stands
-
-
-# What SQLite says where names in the schema, the header, or a text have been damaged.
-_OF_DAMAGE = (
-    "no such",
-    "unsupported file format",
-    "Could not decode to UTF-8",
-    "user-defined function raised exception",  # `row_check` was given such a text
-)
-
-
-class Unfinished(DriveError):
-    """A run was killed in a commit, and this connection may not roll it back; `Catalog.mend`
-    does."""
-
-
-class Unopened(DriveError):
-    """SQLite could not open a file, such as its journal: on a drive that has no inode left it
-    says no more than that."""
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn what SQLite raises into errors of ours, each one sentence."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name == "SQLITE_FULL":
-            raise NoSpace("the drive is full: the catalog could not be written") from error
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise Locked("the catalog is held by another process; try again later") from error
-        if name.startswith(READ_ONLY):
-            raise Unfinished(f"the catalog cannot be used: {error}") from error
-        if name.startswith("SQLITE_CANTOPEN"):
-            raise Unopened(f"the catalog cannot be used: {error}") from error
-        if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
-            raise damaged() from error
-        if name in ("SQLITE_ERROR", "") and any(words in str(error) for words in _OF_DAMAGE):
-            raise damaged() from error
-        raise DriveError(f"the catalog cannot be used: {error}") from error
-
-
-def damaged() -> Damaged:
-    """That the catalog is damaged, and what can be done."""
-    return Damaged(
-        "the catalog (.mirrorback/catalog.db) is damaged; all files are still readable as folders,"
-        " and `mirrorback rebuild` makes a new catalog from them"
-    )
 
 
 class Catalog:
@@ -85,6 +41,7 @@ class Catalog:
         self.path = path
         self.db = connection
         self.lock = threading.RLock()
+        self._identity = _identity(path)
         self._file: SealedFile | None = None
         self._unsealed = False  # this connection has written
         self._directories: dict[int, bytes] = {}
@@ -297,6 +254,12 @@ class Catalog:
         with self.lock, translated():
             self.db.execute("PRAGMA busy_timeout = 0")
 
+    def require_in_place(self) -> None:
+        """Raises Outdated where another catalog has taken this one's place: what is read here
+        will tell of no change any more.  Raises OSError."""
+        if _identity(self.path) != self._identity:
+            raise Outdated
+
     # --- properties and snapshots ---------------------------------------------
 
     def property(self, key: str) -> Any:
@@ -358,6 +321,7 @@ class Catalog:
         committed yet."""
         if self.db.in_transaction:
             return None
+        self.require_in_place()
         version = self.db.execute("PRAGMA data_version").fetchone()[0]
         return version, self.db.total_changes
 
@@ -410,6 +374,15 @@ class Catalog:
             if parent != ROOT_DIR:  # what stands beside it is often the next
                 known[parent] = b"/".join(reversed(names[1:]))
         return path
+
+
+def _identity(path: bytes) -> tuple[int, int] | None:
+    """Which file has a name, None where there is none."""
+    try:
+        st = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return st.st_dev, st.st_ino
 
 
 def _folder_name(name: object) -> str:

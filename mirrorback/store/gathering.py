@@ -100,7 +100,7 @@ class Gatherer:
                 with os.scandir(fd) as entries:
                     listed = {entry.name: entry for entry in entries}
             except OSError as error:
-                self._trouble(snapshot, folder.path, (error.strerror or str(error)).lower())
+                self.told(snapshot, folder.path, error)
                 continue
             runs.next(snapshot, fd, folder.path, listed)
             self._progress(len(listed))

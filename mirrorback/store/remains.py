@@ -20,6 +20,7 @@ from typing import NamedTuple
 from mirrorback.errors import Damaged
 from mirrorback.store import durable, publish, settings, system, tree
 from mirrorback.store.catalog import FOLDER_NAME
+from mirrorback.store.remove import remove_tree
 from mirrorback.store.repository import CURRENT, INCOMING, INNER, MIRROR, REDO, Repository
 
 _FORMER = re.compile(rb"former-[0-9]+")
@@ -124,8 +125,8 @@ def _clear(repo: Repository) -> None:
     """Empty `redo`: what lies there without a commit is for what is forgotten."""
     redo = repo.open_inner(REDO)
     try:
-        for name in os.listdir(redo):
-            os.unlink(name, dir_fd=redo)
+        for name in map(os.fsencode, os.listdir(redo)):
+            remove_tree(redo, name, threads=1)
     finally:
         os.close(redo)
 

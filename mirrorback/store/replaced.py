@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-from mirrorback.store import sealing
-from mirrorback.store.repository import CATALOG, SIGNATURES, Repository
+from mirrorback.store import sealing, supersede
+from mirrorback.store.repository import CATALOG, Repository
 
 NEW = CATALOG + b".new"
 NEW_SEAL = sealing.name_for(NEW)
@@ -16,7 +16,7 @@ BESIDE = (b"-journal", b"-wal", b"-shm")  # SQLite takes them for those of whate
 def take_place(repo: Repository, stamp: str) -> bytes | None:
     """Make `catalog.db.new` the catalog, in one rename; the name under which the old one is
     kept, if there was one.  Raises OSError."""
-    _clear_signatures(repo)
+    supersede.drop_signatures(repo)  # they go by the numbers of the old one
     with contextlib.suppress(FileNotFoundError):
         os.unlink(NEW + b"-journal", dir_fd=repo.inner)
     fd = os.open(NEW, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=repo.inner)
@@ -86,13 +86,3 @@ def _link_or_rename(folder: int, name: bytes, kept: bytes) -> None:
         if os.path.lexists(b"/proc/self/fd/%d/%s" % (folder, kept)):
             raise FileExistsError from None
         os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _clear_signatures(repo: Repository) -> None:
-    """Remove all signatures: they go by the numbers of the old catalog's objects."""
-    signatures = repo.open_inner(SIGNATURES)
-    try:
-        for name in os.listdir(signatures):
-            os.unlink(name, dir_fd=signatures)
-    finally:
-        os.close(signatures)

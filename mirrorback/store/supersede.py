@@ -22,6 +22,7 @@ from mirrorback.store import clones, content, durable, live, node, past, schema,
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
 from mirrorback.store.clones import NewFile
 from mirrorback.store.past import PastRow
+from mirrorback.store.remove import remove_tree
 from mirrorback.store.repository import (
     CURRENT,
     DELTA_SUFFIX,
@@ -108,7 +109,7 @@ def clear_redo(repo: Repository, catalog: Catalog) -> None:
     try:
         for name in map(os.fsencode, os.listdir(redo)):
             if name not in needed:
-                os.unlink(name, dir_fd=redo)
+                remove_tree(redo, name, threads=1)
     finally:
         os.close(redo)
 
@@ -119,7 +120,7 @@ def clear_signatures(repo: Repository, catalog: Catalog) -> None:
     try:
         for name in os.listdir(signatures):
             if not (name.isascii() and name.isdigit()) or not _in_use(catalog, int(name)):
-                os.unlink(name, dir_fd=signatures)
+                remove_tree(signatures, os.fsencode(name), threads=1)
     finally:
         os.close(signatures)
 
@@ -129,8 +130,8 @@ def drop_signatures(repo: Repository) -> None:
     OSError."""
     signatures = repo.open_inner(SIGNATURES)
     try:
-        for name in os.listdir(signatures):
-            os.unlink(name, dir_fd=signatures)
+        for name in map(os.fsencode, os.listdir(signatures)):
+            remove_tree(signatures, name, threads=1)
     finally:
         os.close(signatures)
 

@@ -21,6 +21,7 @@ from rebuilding import CATALOG, changes, inodes, rebuilt, told, versions
 from runs import LargeNights, Nights, change_pages
 from trees import SUFFIX, describe, require_same
 
+from mirrorback.engine.view import View
 from mirrorback.errors import Damaged, MirrorbackError, NoRepository, Refused, UsageError
 from mirrorback.model import Change
 from mirrorback.store import audit, gathering, replaced, schema
@@ -331,6 +332,31 @@ def test_a_damaged_catalog_leads_to_a_new_one_that_knows_what_it_knew(
     unchanged(some)
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_restore_deletes_nothing_for_a_damaged_catalog(
+    some: Nights, tmp_path: Path, sealed: bool
+) -> None:
+    """It may have lost the name of what is to be kept."""
+    target, path = tmp_path / "back", some.repository / CATALOG
+    some.restore(target)
+    (target / "mine").touch()
+    before = describe(target)
+    if sealed:
+        damage_unused_byte(path)
+    else:
+        damage_row(path)
+        path.with_name("catalog.blake3").unlink()
+    with pytest.raises(Damaged, match="--delete"):
+        some.restore(target, delete=True)
+    require_same(before, describe(target))
+    (target / "new").unlink()
+    some.restore(target)
+    assert (target / "new").read_text() == "new"
+    rebuilt(some, lose=False)
+    some.restore(target, delete=True)
+    assert not (target / "mine").exists()
+
+
 def without_digests(told: dict[str, Any]) -> dict[str, Any]:
     entries = told["entries"].items()
     return told | {"entries": {name: [(*e[:-1], None) for e in all_] for name, all_ in entries}}
@@ -540,6 +566,17 @@ def test_a_folder_that_cannot_be_read_is_told(some: Nights) -> None:
     let_others_in(some.repository.parent)
     done = run("rebuild", some.repository, "--force", "--json", uid=NOBODY, code=4)
     assert done.json["problems"] == 1
+
+
+def test_folders_where_none_should_be(some: Nights) -> None:
+    """Someone has put them among what is to be cleared away."""
+    inner = some.repository / ".mirrorback"
+    for name in ("signatures", "redo"):
+        (inner / name / "1" / "deep").mkdir(parents=True)
+        (inner / name / "1" / "f").touch()
+    rebuilt(some)
+    assert list((inner / "signatures").iterdir()) == list((inner / "redo").iterdir()) == []
+    unchanged(some)
 
 
 # --- large files --------------------------------------------------------------------------------
@@ -758,3 +795,22 @@ def test_large_files_whose_publication_was_cut(
     name = sorted(f.name for f in chain.folders())[-1]
     chain.restore(tmp_path / "back", at=name)
     require_same(describe(tmp_path / "then"), describe(tmp_path / "back"))
+
+
+def test_who_reads_through_the_old_catalog_is_told(chain: LargeNights) -> None:
+    """It does not say when the mirror's large files get the next changes."""
+    image = chain.source / "d" / "renamed"
+    wanted = image.read_bytes()
+    with chain.history() as history:
+        view = View(history)
+        shown = view.look(b"current/d/renamed")
+        with contextlib.closing(view.open(shown)) as version:
+            assert version.pread(0, len(wanted)) == wanted
+            rebuilt(chain, lose=False, force=True)
+            change_pages(image, 9)
+            settle()
+            chain.backup()
+            with pytest.raises(MirrorbackError, match="again"):
+                version.pread(0, len(wanted))
+        with pytest.raises(MirrorbackError, match="again"):
+            history.refreshed()
