@@ -14,14 +14,17 @@ from mirrorback.errors import MirrorbackError, UsageError
 from mirrorback.plan import calendar_event
 from mirrorback.plan.calendar_event import CalendarEvent
 from mirrorback.plan.durations import parse_duration
-from mirrorback.plan.sizes import parse_size
+from mirrorback.plan.retention import MOST, UNLIMITED
+from mirrorback.plan.selection import Selection
+from mirrorback.plan.sizes import parse_room, parse_size
+from mirrorback.plan.spans import parse_span
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-MOST = 1_000_000_000  # snapshots to keep by one rule: more is a slip of the hand
 LARGE_FILES = ("auto", "delta", "reflink", "whole")
 
 Path = tuple[str, ...]  # the keys that lead to a value
+Count = int | str  # a number of snapshots, or UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,12 @@ class Configured:
     allow_empty_source: bool = False
     delta_min_size: int | None = None
     large_files: str | None = None
-    keep_last: int | None = None
-    keep_hourly: int | None = None
-    keep_daily: int | None = None
-    keep_weekly: int | None = None
-    keep_monthly: int | None = None
-    keep_yearly: int | None = None
+    keep_last: Count | None = None
+    keep_hourly: Count | None = None
+    keep_daily: Count | None = None
+    keep_weekly: Count | None = None
+    keep_monthly: Count | None = None
+    keep_yearly: Count | None = None
     keep_within: str | None = None
     time_machine: bool = False
     min_free: str | None = None
@@ -92,9 +95,11 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _count(value: object) -> int:
+def _count(value: object) -> Count:
+    if value == UNLIMITED:
+        return UNLIMITED
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
-        raise UsageError("give a whole number, 1 or more")
+        raise UsageError(f'give a whole number from 1 to {MOST:,}, or "{UNLIMITED}"')
     return value
 
 
@@ -106,23 +111,38 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(item) for item in value)
 
 
+def _patterns(value: object) -> tuple[str, ...]:
+    found = _texts(value)
+    Selection(found)  # tells what does not parse
+    return found
+
+
+def _files(value: object) -> tuple[str, ...]:
+    return tuple(map(_folder, _texts(value)))
+
+
+def _names(value: object) -> tuple[str, ...]:
+    for name in (found := _texts(value)):
+        if "/" in name or name in (".", ".."):
+            raise UsageError(f"{name!r} is no name of a file")
+    return found
+
+
 def _size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return parse_size(str(value))
     return parse_size(_text(value))
 
 
-def _room(value: object) -> str:
-    """A size, or a percentage of the drive."""
-    text = _text(value)
-    match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,3})?)\s*%", text.strip(), re.ASCII)
-    if match is None:
-        if "%" in text:
-            raise UsageError("give a percentage below 100, such as 10%")
-        parse_size(text)
-    elif not float(match[1]):
-        raise UsageError("0% asks for nothing")
-    return text
+def _parsed(parse: Callable[[str], object]) -> Callable[[object], str]:
+    """A reader of text which is kept as it stands, once `parse` has taken it."""
+
+    def read(value: object) -> str:
+        text = _text(value)
+        parse(text)
+        return text
+
+    return read
 
 
 def _id(value: object) -> str:
@@ -151,10 +171,10 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "source": _folder,
     "repository": _folder,
     "repository-id": _id,
-    "exclude": _texts,
-    "exclude-from": _texts,
+    "exclude": _patterns,
+    "exclude-from": _files,
     "exclude-caches": _flag,
-    "exclude-if-present": _texts,
+    "exclude-if-present": _names,
     "exclude-larger-than": _size,
     "one-file-system": _flag,
     "checksum": _flag,
@@ -168,9 +188,9 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "keep-weekly": _count,
     "keep-monthly": _count,
     "keep-yearly": _count,
-    "keep-within": _text,
+    "keep-within": _parsed(parse_span),
     "time-machine": _flag,
-    "min-free": _room,
+    "min-free": _parsed(parse_room),
     "schedule": _schedule,
     "overdue-after": _span,
     "verify": _span,

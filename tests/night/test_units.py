@@ -23,6 +23,7 @@ from mirrorback.plan.units import (
     END,
     Job,
     cron_command,
+    cron_lines,
     crontab,
     launchd_agent,
     mount_unit,
@@ -135,6 +136,19 @@ def test_only_our_lines_of_a_crontab_change(before: str) -> None:
 def test_a_mark_that_someone_has_damaged_takes_nothing_with_it() -> None:
     for text in (f"{BEGIN}\n{OTHERS}", f"{OTHERS}{END}\n", f"{END}\n{OTHERS}{BEGIN}\n"):
         assert crontab(text, []) == text
+    ours = f"{BEGIN}\n1 2 * * * true\n{END}\n"
+    assert crontab(f"{BEGIN}\n{OTHERS}{ours}", []) == f"{BEGIN}\n{OTHERS}"
+    assert crontab(ours + OTHERS + ours, []) == OTHERS
+
+
+def test_what_mounts_the_drive_is_waited_for() -> None:
+    unit = systemd_units(job(mount="/media/x"), NOW)["mirrorback-home.service"]
+    assert "\nAfter=media-x.mount\n" in unit.split("[Service]")[0]
+    assert "After=" not in systemd_units(job(), NOW)["mirrorback-home.service"]
+
+
+def test_cron_has_nothing_to_mail_where_all_is_well() -> None:
+    assert all(" --quiet " in f"{line} " for line in cron_lines(job()) or [""])
 
 
 def test_a_real_crontab_takes_the_lines(tmp_path: Path) -> None:
@@ -219,6 +233,17 @@ class TestSystemd:
         assert systemd.remove() == ["mirrorback-home.service", "mirrorback-home.timer"]
         assert tree(folder) == before
         assert systemd.remove() == []
+
+    def test_a_drive_that_no_longer_starts_it_does_not(self, folder: Path) -> None:
+        folder.mkdir()
+        systemd = Systemd(str(folder), user=False)
+        systemd.install([job()], NOW)
+        without = tree(folder)
+        systemd.install([job(mount="/media/x")], NOW)
+        systemd.install([job(mount="/media/y")], NOW)
+        assert not (folder / "media-x.mount.wants").exists()
+        systemd.install([job()], NOW)
+        assert tree(folder) == without
 
     def test_what_is_no_longer_configured_goes(self, folder: Path) -> None:
         systemd = Systemd(str(folder), user=False)
