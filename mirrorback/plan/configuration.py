@@ -22,6 +22,8 @@ from mirrorback.plan.spans import parse_span
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 LARGE_FILES = ("auto", "delta", "reflink", "whole")
+MAIL_ON = ("failure", "always")
+_ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+=-]*(?:@[A-Za-z0-9][A-Za-z0-9.-]*)?", re.ASCII)
 
 Path = tuple[str, ...]  # the keys that lead to a value
 Count = int | str  # a number of snapshots, or UNLIMITED
@@ -70,6 +72,10 @@ class Configured:
     before: str | None = None
     after: str | None = None
     on_failure: str | None = None
+    hook_timeout: timedelta = timedelta(hours=1)
+    notify: bool = True
+    mail_to: tuple[str, ...] = ()
+    mail_on: str = "failure"
 
 
 def _text(value: object) -> str:
@@ -152,11 +158,23 @@ def _id(value: object) -> str:
     return text
 
 
-def _large_files(value: object) -> str:
-    text = _text(value)
-    if text not in LARGE_FILES:
-        raise UsageError("give auto, delta, reflink or whole")
-    return text
+def _one_of(*words: str) -> Callable[[object], str]:
+    """A reader of one of some words."""
+
+    def read(value: object) -> str:
+        text = _text(value)
+        if text not in words:
+            raise UsageError(f"give {', '.join(words[:-1])} or {words[-1]}")
+        return text
+
+    return read
+
+
+def _addresses(value: object) -> tuple[str, ...]:
+    for address in (found := _texts(value)):
+        if not _ADDRESS.fullmatch(address):
+            raise UsageError(f"{address!r} is no address: give one like alice@example.org, or root")
+    return found
 
 
 def _schedule(value: object) -> CalendarEvent:
@@ -181,7 +199,7 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "always": _flag,
     "allow-empty-source": _flag,
     "delta-min-size": _size,
-    "large-files": _large_files,
+    "large-files": _one_of(*LARGE_FILES),
     "keep-last": _count,
     "keep-hourly": _count,
     "keep-daily": _count,
@@ -197,6 +215,10 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "before": _text,
     "after": _text,
     "on-failure": _text,
+    "hook-timeout": _span,
+    "notify": _flag,
+    "mail-to": _addresses,
+    "mail-on": _one_of(*MAIL_ON),
 }
 KEYS = tuple(_READERS)
 REQUIRED = ("source", "repository")

@@ -149,7 +149,7 @@ def test_check_tells_every_mistake_with_its_line(file: Path) -> None:
     assert [line.removeprefix(f"mirrorback: {file}:") for line in done.err.splitlines()] == [
         "1: unknown key 'title'",
         "5: unknown key 'exclud' (did you mean 'exclude'?)",
-        "8: keep-daily: give a whole number from 1 to 1,000,000, or \"unlimited\"",
+        '8: keep-daily: give a whole number from 1 to 1,000,000, or "unlimited"',
         "10: 'away' has no repository",
         "10: 'away' has no source",
     ]

@@ -54,6 +54,10 @@ def test_all_keys_are_understood() -> None:
         before = "true"
         after = "true"
         on-failure = "true"
+        hook-timeout = "10m"
+        notify = false
+        mail-to = ["alice@example.org", "root"]
+        mail-on = "always"
     """
     found, wrong = read(tomllib.loads(text), NOW)
     assert wrong == []
@@ -95,6 +99,12 @@ def test_all_keys_are_understood() -> None:
         ("overdue-after = '999999999w'", "overdue-after: '999999999w' is longer than"),
         ("exclude = ['*.tmp', '!']", "exclude: the pattern '!' means nothing"),
         ("exclude-from = 'excluded'", "exclude-from: give the whole path, from / or ~/"),
+        ("mail-on = 'never'", "mail-on: give failure or always"),
+        ("mail-to = 'Alice <a@b>'", "mail-to: 'Alice <a@b>' is no address"),
+        ("mail-to = '-oQ/tmp'", "mail-to: '-oQ/tmp' is no address"),
+        ('mail-to = "a@b\\nBcc: c@d"', "mail-to: 'a@b\\nBcc: c@d' is no address"),
+        ("hook-timeout = 5", "hook-timeout: give text in quotes"),
+        ("keep-last = 'all'", "keep-last: give a whole number"),
         ("exclude-if-present = ['a/b']", "exclude-if-present: 'a/b' is no name"),
     ],
 )
@@ -210,8 +220,10 @@ def test_from_when_on_a_backup_is_overdue(lines: str, days: float) -> None:
 def test_a_backup_is_overdue_when_it_has_been_missed_twice(
     schedule: str, last: str, until: str
 ) -> None:
-    configured = backup(f"schedule = '{schedule}'") if "2026" not in schedule else Configured(
-        "home", "/", "/r", schedule=parse(schedule)
+    configured = (
+        backup(f"schedule = '{schedule}'")
+        if "2026" not in schedule
+        else Configured("home", "/", "/r", schedule=parse(schedule))
     )
     made, then = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (last, until))
     assert not is_overdue(configured, made, then - timedelta(seconds=1))

@@ -38,7 +38,9 @@ def config(
 
     file = session.configuration_file()
     if action == "edit":
-        configuration.edit(file)
+        from mirrorback.engine.night import entries
+
+        entries.edit(file)
     found = configuration.load(file, session.now)
     if action == "show":
         found.require_sound()

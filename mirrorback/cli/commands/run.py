@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +18,7 @@ from mirrorback.errors import MirrorbackError, UsageError
 
 if TYPE_CHECKING:
     from mirrorback.engine.night.configuration import Configuration, Configured
-    from mirrorback.engine.night.running import Outcome
+    from mirrorback.engine.night.outcome import Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -36,14 +37,25 @@ def run(
     if_due: Annotated[
         bool, typer.Option("--if-due", help="Skip what has run since its schedule last came.")
     ] = False,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            "--wait",
+            metavar="TIME",
+            help="Wait so long for another run on the same drive.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Run configured backups: back up, thin, verify a slice.
 
     One that fails does not stop the others; the worst exit code counts.
     """
     from mirrorback.engine.night import configuration, diary
-    from mirrorback.engine.night.running import Run, worst
+    from mirrorback.engine.night.outcome import worst
+    from mirrorback.engine.night.running import Run, parse_duration
 
+    patience = timedelta() if wait is None else parse_duration(wait)
     found = configuration.in_use(session.config, session.now)
     chosen = _chosen(found, names or [])
     try:
@@ -51,7 +63,7 @@ def run(
     except MirrorbackError as error:
         complain(f"warning: {error}")
         where = None
-    night = Run(clock.now, where, if_present=if_present, if_due=if_due)
+    night = Run(clock.now, where, if_present=if_present, if_due=if_due, wait=patience)
     codes = []
     for backup in chosen:
         with listener(session, stream=True) as events:
