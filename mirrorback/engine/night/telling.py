@@ -19,7 +19,8 @@ MAIL_S = 60.0
 DESKTOP_S = 10.0
 SHOWN = 1000  # characters of a text that fit a desktop
 MAILED = 64 << 10  # characters of a text that are mailed
-_SENDMAIL_IN = "/usr/sbin:/usr/lib:/sbin"
+SENDMAIL_IN = "/usr/sbin:/usr/lib:/sbin"  # besides PATH
+RUN = "/run/user"  # where the sessions of users have their buses
 
 
 class NotTold(MirrorbackError):
@@ -28,7 +29,7 @@ class NotTold(MirrorbackError):
 
 def mail(to: Sequence[str], notice: Notice, host: str) -> None:
     """Mail a notice.  Raises NotTold where there is no sendmail, or it does not take it."""
-    program = shutil.which("sendmail", path=f"{os.environ.get('PATH', '')}:{_SENDMAIL_IN}")
+    program = shutil.which("sendmail", path=f"{os.environ.get('PATH', '')}:{SENDMAIL_IN}")
     if program is None:
         raise NotTold("there is no sendmail on this machine: mail-to needs one")
     with tempfile.TemporaryFile() as letter:
@@ -54,15 +55,17 @@ def _letter(to: Sequence[str], notice: Notice, host: str) -> bytes:
 
 def desktop(notice: Notice) -> bool:
     """Show a notice, where there is a desktop; whether there is."""
-    command = _command(notice.subject, _shown(notice.text[:SHOWN]))
-    if command is None:
+    wanted = command(notice)
+    if wanted is None:
         return False
     with contextlib.suppress(NotTold):
-        return _run(command, DESKTOP_S) == 0
+        return _run(wanted, DESKTOP_S) == 0
     return False
 
 
-def _command(subject: str, text: str) -> list[str] | None:
+def command(notice: Notice) -> list[str] | None:
+    """The command that shows a notice; None where there is no desktop."""
+    subject, text = _one_line(notice.subject), _shown(notice.text[:SHOWN])
     if sys.platform == "darwin":
         script = (
             "on run argv",
@@ -81,16 +84,17 @@ def _command(subject: str, text: str) -> list[str] | None:
         # The call of the Desktop Notifications Specification.
         where = "org.freedesktop.Notifications"
         call = ["--dest", where, "--object-path", "/org/freedesktop/Notifications"]
-        call += ["--method", f"{where}.Notify", "--", _variant("mirrorback"), "0"]
-        words = [_variant(word) for word in ("drive-harddisk", subject, marked)]
-        return ["gdbus", "call", "--session", *call, *words, "[]", "{'urgency': <byte 2>}", "-1"]
+        call += ["--method", f"{where}.Notify", "--", _variant("mirrorback"), "uint32 0"]
+        call += [_variant(word) for word in ("drive-harddisk", subject, marked)]
+        call += ["@as []", "@a{sv} {'urgency': <byte 2>}", "int32 -1"]
+        return ["gdbus", "call", "--session", *call]
     return None
 
 
 def _bus() -> str | None:
     """Where the session of this person can be spoken to."""
     named = os.environ.get("DBUS_SESSION_BUS_ADDRESS")
-    path = f"/run/user/{os.geteuid()}/bus"
+    path = f"{RUN}/{os.geteuid()}/bus"
     return named or (f"unix:path={path}" if os.path.exists(path) else None)
 
 
