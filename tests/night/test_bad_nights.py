@@ -12,16 +12,16 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from filesystems import mounted, require_root
 from homes import NOW, Home
-from program import environment, run, start
+from program import run, start
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("MIRRORBACK_STATE_DIR", str(tmp_path / "state"))
     return Home(tmp_path)
 
 
@@ -39,8 +39,7 @@ def test_a_signal_ends_the_run_and_no_other_backup_begins(home: Home) -> None:
     mark = home.top / "after"
     home.add(f"before = 'kill -TERM $PPID; sleep 60'\nafter = 'touch {mark}'\nnotify = false")
     other = second(home)
-    env = environment(MIRRORBACK_STATE_DIR=str(home.state))
-    done = run("run", "--config", home.file, code=143, env=env)
+    done = run("run", "--config", home.file, code=143)
     assert "interrupted" in done.err
     assert not (other / "current").exists()
     assert not mark.exists()  # it had not begun
@@ -268,10 +267,7 @@ def test_two_timers_on_one_drive_run_one_after_the_other(home: Home) -> None:
     for name in ("home", "other"):
         text = text.replace(f"[backup.{name}]\n", f"[backup.{name}]\n{hook}\n")
     home.file.write_text(text)
-    with patch.dict(os.environ, MIRRORBACK_STATE_DIR=str(home.state)):
-        runs = [
-            start("run", name, "--config", home.file, "--wait", "1m") for name in ("home", "other")
-        ]
+    runs = [start("run", name, "--config", home.file, "--wait", "1m") for name in ("home", "other")]
     ended = [one.communicate(timeout=100) for one in runs]
     assert [one.returncode for one in runs] == [0, 0], ended
     assert marks.read_text().split() == ["begins", "ends"] * 2

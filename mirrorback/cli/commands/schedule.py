@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mirrorback.cli import values
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import plain
 from mirrorback.cli.session import Session
-from mirrorback.errors import UsageError
 
 if TYPE_CHECKING:
     from mirrorback.engine.night.schedule import Backend, Job
 
-ACTIONS = ("show", "install", "remove")
+ACTIONS = ("install", "remove", "show")
 
 
 def register(app: typer.Typer) -> None:
@@ -41,8 +41,7 @@ def schedule(
     ] = False,
 ) -> int:
     """Let the configured backups run by themselves, at their times."""
-    if action not in ACTIONS:
-        raise UsageError(f"schedule {plain(action)}: give install, remove or show")
+    values.action("schedule", action, ACTIONS)
     from mirrorback.engine.night import configuration
     from mirrorback.engine.night import schedule as engine
 

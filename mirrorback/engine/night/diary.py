@@ -64,6 +64,13 @@ def folder() -> str:
     raise DriveError("there is no home folder (HOME): nothing can be remembered of the runs")
 
 
+def known_folder() -> str | None:
+    """The same; None where a person has no home."""
+    with contextlib.suppress(DriveError):
+        return folder()
+    return None
+
+
 def read(where: str, name: str) -> Page:
     """What is known of a backup: nothing, where there is no page or none that can be read."""
     try:
