@@ -201,6 +201,7 @@ def test_init_looks_at_the_configuration_before_it_makes_anything() -> None:
         (top / "source").mkdir()
         for path in (top, top / "source"):
             os.chown(path, NOBODY, NOBODY)
+        top.chmod(0o755)
         file = top / "config.toml"
         file.write_text("")
         file.chmod(0o444)
