@@ -225,11 +225,14 @@ REQUIRED = ("source", "repository")
 assert {key.replace("-", "_") for key in KEYS} | {"name"} == {f.name for f in fields(Configured)}
 
 
-def read(document: Mapping[str, Any], now: datetime) -> tuple[list[Configured], list[Mistake]]:
+def read(
+    document: Mapping[str, Any], now: datetime, expand: Callable[[str], str] = str
+) -> tuple[list[Configured], list[Mistake]]:
     """The backups in a configuration, in its order, and the mistakes in it.
 
     `document` is what a TOML reader made of the file.  A backup with a mistake is not among
-    the backups.  `now` is aware: a schedule that never comes after it is a mistake.
+    the backups.  `now` is aware: a schedule that never comes after it is a mistake.  `expand`
+    puts the home in the place of `~`.
     """
     mistakes = [
         Mistake((key,), f"unknown key {key!r}{_nearest(key, ('backup',))}")
@@ -245,13 +248,14 @@ def read(document: Mapping[str, Any], now: datetime) -> tuple[list[Configured], 
         mistakes += wrong
         if backup is not None:
             found.append(backup)
-    mistakes += _shared(found)
-    mistakes += [
+    wrong = _shared(found, expand)
+    wrong += [
         Mistake(("backup", one.name, "schedule"), "schedule: this never comes")
         for one in found
         if one.schedule is not None and one.schedule.after(now) is None
     ]
-    return found, mistakes
+    bad = {mistake.path[1] for mistake in wrong}
+    return [one for one in found if one.name not in bad], mistakes + wrong
 
 
 def _backup(name: str, table: object) -> tuple[list[Mistake], Configured | None]:
@@ -284,12 +288,12 @@ def _nearest(key: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _shared(found: Sequence[Configured]) -> list[Mistake]:
+def _shared(found: Sequence[Configured], expand: Callable[[str], str]) -> list[Mistake]:
     """Two backups in one repository: each would take the other's files for removed."""
     mistakes = []
     first: dict[str, Configured] = {}
     for backup in found:
-        place = os.path.normpath(backup.repository)
+        place = os.path.normpath(expand(backup.repository))
         other = first.setdefault(place, backup)
         if other is not backup:
             said = f"repository: {other.name!r} has the same; give each backup a folder of its own"

@@ -22,9 +22,8 @@ def taken(run: str, now: datetime) -> datetime | None:
     tells no time."""
     match = _NAME.fullmatch(run)
     try:
-        return datetime.strptime(match[1] if match else "", "%Y-%m-%d-%H%M%S").replace(
-            tzinfo=now.tzinfo
-        )
+        date, clock = (match[1][:10], match[1][11:]) if match else ("", "")
+        return datetime.fromisoformat(f"{date}T{clock}").replace(tzinfo=now.tzinfo)
     except ValueError:
         return None
 

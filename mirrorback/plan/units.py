@@ -163,10 +163,15 @@ def cron_lines(job: Job) -> list[str] | None:
 
 
 def cron_command(words: Sequence[str]) -> str:
-    """A command as cron hands it to the shell; raises ValueError for what no line can hold."""
+    """A command as cron hands it to the shell; raises ValueError for what no line can hold.
+
+    Crons take a backslash away from before `%`, and some (ISC's, Debian's) from before another
+    one, also between quotes: so none stands before either.
+    """
     if any(char in word for word in words for char in "\n\0"):
         raise ValueError("a line break cannot stand in a crontab")
-    return "nice -n 19 " + shlex.join(words).replace("%", "\\%")
+    line = " ".join(shlex.quote(word).replace("\\", "\\''") for word in words)
+    return "nice -n 19 " + line.replace("%", "\\%")
 
 
 def crontab(text: str, jobs: Sequence[Sequence[str]]) -> str:

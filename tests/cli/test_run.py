@@ -160,6 +160,17 @@ def test_one_that_fails_does_not_stop_the_others(home: Home) -> None:
     assert "'wrong' has no repository" in told
 
 
+def test_two_backups_in_one_repository_do_not_take_turns(home: Home) -> None:
+    """The second would take all files of the first for removed."""
+    (home.top / "other").mkdir()
+    (home.top / "other" / "b").write_text("b")
+    home.add(f"[backup.other]\nsource = '{home.top}/other'\nrepository = '{home.repository}/'")
+    done = ended(home, code=2)
+    assert "home: ok: made " in done.out and "'home' has the same" in done.err
+    assert [p.name for p in (home.repository / "current").iterdir()] == ["a"]
+    assert "'home' has the same" in complaint("run", "other", "--config", home.file, code=2)
+
+
 def test_nothing_configured(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("")

@@ -146,6 +146,14 @@ def test_a_backup_with_a_mistake_does_not_take_others_with_it() -> None:
     assert len(wrong) == 2
 
 
+def test_a_backup_that_would_spoil_another_is_not_among_the_backups() -> None:
+    text = f"[backup.a]\n{SOUND}[backup.b]\nsource='/b'\nrepository='~/drive'\n"
+    text += "[backup.c]\nsource='/c'\nrepository='/r'\nschedule='*-02-30'\n"
+    found, wrong = read(tomllib.loads(text), NOW, lambda path: path.replace("~", "/media"))
+    assert [one.name for one in found] == ["a"]
+    assert [mistake.path[1:] for mistake in wrong] == [("b", "repository"), ("c", "schedule")]
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

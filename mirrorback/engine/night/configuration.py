@@ -76,7 +76,7 @@ def load(file: str, now: datetime) -> Configuration:
         return Configuration(file, True, (), (_syntax(file, text, str(error)),))
     except RecursionError:
         return Configuration(file, True, (), (f"{file}: is nested too deeply",))
-    found, mistakes = plan.read(document, now)
+    found, mistakes = plan.read(document, now, os.path.expanduser)
     lines = sorted((line_of(text, mistake.path), mistake.message) for mistake in mistakes)
     return Configuration(file, True, tuple(found), tuple(f"{file}:{n}: {m}" for n, m in lines))
 
