@@ -65,6 +65,7 @@ def systemd_units(job: Job, now: datetime) -> dict[str, str]:
         "Type=oneshot",
         f"ExecStart={systemd_command(job.run(*WAIT))}",
         "SuccessExitStatus=3",
+        "KillMode=mixed",  # a hook is not to be stopped by the signal that lets us run it
         "Nice=19",
         "CPUSchedulingPolicy=idle",
         "IOSchedulingClass=idle",

@@ -281,6 +281,7 @@ def test_a_run_that_nobody_told_to_wait_runs_beside_another(home: Home) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert home.again("other").result == "ok"
         assert home.again("other", wait=timedelta(seconds=1)).result == "ok"
+        assert home.night("other", if_due=True).result == "skipped"  # it will be looked for again
 
 
 # --- clocks ----------------------------------------------------------------------------------

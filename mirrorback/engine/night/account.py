@@ -144,6 +144,8 @@ class Account(Events):
             return before
         path = os.fsdecode(self._repo.path)
         with contextlib.suppress(MirrorbackError), History.open(path, self._clock()) as history:
+            if history.repo.settings.id != self._id:
+                return before  # another drive has come
             return tuple(s.name for s in history.snapshots() if guards.holds_thinning(s.pinned))
         return before
 

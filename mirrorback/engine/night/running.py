@@ -122,6 +122,8 @@ class Run:
         our turn.  Raises Locked where that takes too long."""
         until = time.monotonic() + self._wait_s
         fd = self._drive(repo)
+        if fd is None and self._if_due and not self._wait_s:
+            raise _Skipped("another run works on this drive")
         if fd is None and self._wait_s:
             account.warning("another run works on this drive, and is waited for")
         while fd is None and time.monotonic() < until:
