@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from homes import NOW, Home
-from program import Done, complaint, run
+from program import Done, complaint, environment, run
 
 from mirrorback.engine.night import diary
 from mirrorback.engine.night.configuration import load
@@ -175,3 +176,15 @@ def test_nothing_configured(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("")
     assert "no backup is configured" in complaint("run", "--config", file, code=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its desktops have notify-send")
+def test_a_mistake_in_the_configuration_is_shown_where_nobody_watches(home: Home) -> None:
+    shown, program = home.top / "shown", home.top / "notify-send"
+    program.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >>{shown}\n')
+    program.chmod(0o755)
+    env = environment(PATH=f"{home.top}:{os.environ['PATH']}")
+    home.add("keep-dayly = 3")
+    run("run", "home", "--config", home.file, env=env, code=2)
+    assert "|backups are not made|" in shown.read_text()
+    assert "unknown key 'keep-dayly'" in shown.read_text()

@@ -138,6 +138,15 @@ def test_what_is_not_due_yet_is_not_overdue(home: Home, told: Told) -> None:
     assert told.mails() == []
 
 
+@on_linux
+def test_a_failure_that_goes_on_is_not_told_as_overdue_besides(home: Home, told: Told) -> None:
+    home.add("schedule = 'daily'\nbefore = 'false'\noverdue-after = '1h'")
+    assert home.night(if_due=True).result == "failed"
+    home.now += timedelta(hours=3)
+    assert home.again(if_due=True).result == "skipped"
+    assert len(told.mails()) == len(told.notices()) == 1
+
+
 def test_a_mass_change_is_told_with_what_to_do(home: Home, told: Told) -> None:
     for number in range(1000):
         (home.source / str(number)).write_text("x")

@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from program import NOBODY, complaint, environment, run
 
+from mirrorback.engine.night import schedule
+from mirrorback.engine.night.configuration import load
 from mirrorback.engine.night.systemd import Systemd
-from mirrorback.errors import Refused
+from mirrorback.errors import MirrorbackError, Refused
 from mirrorback.plan.calendar_event import parse
 from mirrorback.plan.units import (
     BEGIN,
@@ -239,10 +241,25 @@ def crontab_of_mine() -> Iterator[Callable[[], str]]:
             subprocess.run([CRONTAB, "-"], input=kept.stdout, check=True)
 
 
-def test_a_real_crontab_takes_the_lines(tmp_path: Path, crontab_of_mine: Callable[[], str]) -> None:
+@pytest.fixture
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for units, in the place of the system's."""
+    folder = tmp_path / "system"
+    monkeypatch.setattr("mirrorback.engine.night.systemd.home", lambda: str(folder))
+    monkeypatch.setattr("mirrorback.engine.night.systemd.succeeded", lambda _command: False)
+    return folder
+
+
+def install(file: Path, backend: str) -> list[str]:
+    return schedule.install(backend, schedule.jobs(load(str(file), NOW), on_mount=False), NOW)
+
+
+def test_a_real_crontab_takes_the_lines(
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str]
+) -> None:
     file = configured(tmp_path, "Mon..Fri 02:30")
     for _ in range(2):
-        run("schedule", "install", "--backend", "cron", "--config", file)
+        assert install(file, "cron") == []
         now = crontab_of_mine()
         assert now.startswith(OTHERS)
         lines = now.removeprefix(OTHERS).splitlines()
@@ -255,11 +272,31 @@ def test_a_real_crontab_takes_the_lines(tmp_path: Path, crontab_of_mine: Callabl
     assert crontab_of_mine() == OTHERS
 
 
-def test_a_real_crontab_and_odd_folders(tmp_path: Path, crontab_of_mine: Callable[[], str]) -> None:
+def test_a_job_is_with_one_scheduler(
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str]
+) -> None:
+    file = configured(tmp_path, "daily")
+    install(file, "cron")
+    assert BEGIN in crontab_of_mine()
+    assert any("no longer run by cron: crontab" in note for note in install(file, "systemd"))
+    assert crontab_of_mine() == OTHERS and len(tree(units)) == 3
+    (note,) = install(file, "cron")
+    assert note.startswith("no longer run by systemd: mirrorback-home.service")
+    assert BEGIN in crontab_of_mine() and tree(units) == {}
+    install(file, "systemd")
+    subprocess.run(["crontab", "-"], input=f"{BEGIN}\n1 2 * * * true\n{END}\n".encode())
+    removed = schedule.remove(None)
+    assert removed == ["mirrorback-home.service", "mirrorback-home.timer", "crontab"]
+    assert schedule.remove(None) == []
+
+
+def test_a_real_crontab_and_odd_folders(
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str]
+) -> None:
     odd = tmp_path / "50% ä 'x' \\%"
     odd.mkdir()
     file = configured(odd, "hourly")
-    run("schedule", "install", "--backend", "cron", "--config", file)
+    install(file, "cron")
     now = crontab_of_mine()
     at_its_time = now.split(BEGIN)[1].splitlines()[1]
     command = as_cron_reads(at_its_time.split(" ", 5)[5], "%\\")
@@ -273,20 +310,19 @@ def test_a_real_crontab_and_odd_folders(tmp_path: Path, crontab_of_mine: Callabl
 
 
 def test_a_line_that_cron_finds_too_long_is_told(
-    tmp_path: Path, crontab_of_mine: Callable[[], str]
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str]
 ) -> None:
     deep = tmp_path.joinpath(*["x" * 200] * 6)
     deep.mkdir(parents=True)
-    file = configured(deep, "hourly")
-    told = complaint("schedule", "install", "--backend", "cron", "--config", file, code=1)
-    assert "the crontab cannot be written" in told and "long" in told
+    with pytest.raises(MirrorbackError, match=r"the crontab cannot be written.*long"):
+        install(configured(deep, "hourly"), "cron")
     assert crontab_of_mine() == OTHERS
 
 
-def configured(top: Path, schedule: str) -> Path:
+def configured(top: Path, when: str) -> Path:
     file = top / "config.toml"
     file.write_text(
-        f"[backup.home]\nsource = '/srv'\nrepository = '/media/r'\nschedule = '{schedule}'\n"
+        f"[backup.home]\nsource = '/srv'\nrepository = '/media/r'\nschedule = '{when}'\n"
     )
     return file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,8 +57,12 @@ def run(
     from mirrorback.engine.night.running import Run, parse_duration
 
     patience = timedelta() if wait is None else parse_duration(wait)
-    found = configuration.in_use(session.config, session.now)
-    chosen = _chosen(found, names or [])
+    try:
+        found = configuration.in_use(session.config, session.now)
+        chosen = _chosen(found, names or [])
+    except MirrorbackError as error:
+        _show_unwatched(str(error))
+        raise
     try:
         where = diary.folder()
     except MirrorbackError as error:
@@ -73,6 +78,7 @@ def run(
     if found.mistakes and not names:
         for mistake in found.mistakes:
             complain(plain(mistake))
+        _show_unwatched(found.mistakes[0])
         codes.append(UsageError.exit_code)
     return worst(codes)
 
@@ -92,6 +98,14 @@ def _chosen(found: Configuration, names: list[str]) -> list[Configured]:
             raise UsageError(f"no backup is configured as {plain(name)} in {plain(found.file)}")
         chosen[name] = backup
     return list(chosen.values())
+
+
+def _show_unwatched(mistake: str) -> None:
+    """Show a mistake of the configuration on the desktop, where no person sees this run."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        from mirrorback.engine.night.notifying import notify_of_configuration
+
+        notify_of_configuration(mistake)
 
 
 def _tell(session: Session, outcome: Outcome) -> None:

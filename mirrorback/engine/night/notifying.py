@@ -9,7 +9,7 @@ from mirrorback.engine.night import telling
 from mirrorback.engine.night.account import Account
 from mirrorback.engine.night.configuration import Configured
 from mirrorback.engine.night.diary import Page, moment
-from mirrorback.engine.night.outcome import Outcome
+from mirrorback.engine.night.outcome import NOT_DUE, Outcome
 from mirrorback.plan import notices, overdue
 from mirrorback.plan.notices import Notice
 from mirrorback.store import settings
@@ -41,9 +41,17 @@ def notify(
         account.update(lambda page: replace(page, told=now.isoformat(), told_of=subject))
 
 
+def notify_of_configuration(mistake: str) -> None:
+    """Show that a run could not begin for a mistake in the configuration, which may be that of
+    where mail is to go."""
+    telling.desktop(Notice("backups are not made", mistake))
+
+
 def _notice(
     backup: Configured, outcome: Outcome, before: Page, after: Page, now: datetime
 ) -> Notice | None:
+    if outcome.message == NOT_DUE:
+        return None  # what is wrong has been told when it was due
     if outcome.result == "skipped":
         last = overdue.newest(
             (moment(p, now) for p in (before.last_success, before.last_check)), now

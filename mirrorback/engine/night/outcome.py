@@ -8,6 +8,7 @@ from mirrorback.errors import MirrorbackError
 from mirrorback.model import Summary
 
 INCOMPLETE = 3
+NOT_DUE = "is not due yet"
 # From the least to the worst: the worst code of all backups is that of the run.
 SEVERITY = (0, INCOMPLETE, 11, 10, 5, 12, 2, 1, 4, 129, 130, 143)
 

@@ -16,7 +16,7 @@ from mirrorback.engine.night.awake import awake
 from mirrorback.engine.night.configuration import Configured, opened
 from mirrorback.engine.night.diary import Page
 from mirrorback.engine.night.nightly import Night
-from mirrorback.engine.night.outcome import Outcome, failed, skipped
+from mirrorback.engine.night.outcome import NOT_DUE, Outcome, failed, skipped
 from mirrorback.errors import Interrupted, Locked, NoRepository
 from mirrorback.plan.durations import parse_duration as parse_duration
 from mirrorback.plan.overdue import is_to_come
@@ -106,7 +106,7 @@ class Run:
 
     def _require_due(self, backup: Configured, account: Account) -> None:
         if self._if_due and not is_due(backup, account.page, self._clock()):
-            raise _Skipped("is not due yet")
+            raise _Skipped(NOT_DUE)
 
     def _opened(self, backup: Configured) -> Repository:
         try:
