@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 from filesystems import require_root
+from homes import NOW
 from program import NOBODY, complaint, run
 
 from mirrorback.engine.backup import BackupOptions
 from mirrorback.engine.night import diary
 from mirrorback.engine.night.by_hand import together
+from mirrorback.engine.night.configuration import load
+from mirrorback.engine.night.entries import fill_in_id
+from mirrorback.errors import UsageError
 from mirrorback.plan.retention import Policy
 
 TEXT = """\
@@ -135,6 +139,16 @@ def test_however_it_is_written(tmp_path: Path, file: Path, text: str) -> None:
     written = identity(tmp_path / "r")
     assert after["backup"]["home"].pop("repository-id", None) == written or written in done.err
     assert after == before
+
+
+def test_two_at_once_do_not_spoil_an_entry(tmp_path: Path, file: Path) -> None:
+    """Another process has filled in an id in the meantime."""
+    (backup,) = load(str(file), NOW).backups
+    fill_in_id(str(file), backup, "0" * 32, NOW)
+    text = file.read_text()
+    with pytest.raises(UsageError, match="cannot be changed"):
+        fill_in_id(str(file), backup, "1" * 32, NOW)
+    assert file.read_text() == text
 
 
 def test_options_that_are_given_count_besides(tmp_path: Path, file: Path) -> None:

@@ -137,6 +137,19 @@ def test_a_drive_that_fails_does_not_stop_the_others(home: Home, drive: Path) ->
     assert home.again().result == "ok"
 
 
+def test_a_drive_that_comes_late_is_not_missed(home: Home) -> None:
+    home.add("schedule = 'daily'")
+    away = home.repository.rename(home.top / "unplugged")
+    for _ in range(3):
+        home.now += timedelta(hours=1)
+        assert home.again(if_present=True, if_due=True).result == "skipped"
+    away.rename(home.repository)
+    home.now += timedelta(hours=1)
+    assert home.again(if_present=True, if_due=True).result == "ok"
+    home.now += timedelta(hours=1)
+    assert home.again(if_present=True, if_due=True).message == "is not due yet"
+
+
 def test_trouble_is_not_taken_for_a_drive_that_is_not_there(home: Home) -> None:
     looped = home.top / "looped"
     looped.symlink_to(looped)
@@ -336,5 +349,7 @@ def test_a_page_of_another_repository_is_not_carried_on(home: Home) -> None:
 def test_a_diary_that_cannot_be_written_stops_nothing(home: Home) -> None:
     home.state.write_text("in the way")
     assert home.night().result == "ok"
+    ((said, _path),) = home.heard.warnings
+    assert f"cannot be remembered in {home.state}: File exists" in said
     assert home.night(wait=timedelta(seconds=1)).result == "ok"
     assert not home.status().overdue

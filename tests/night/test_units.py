@@ -351,6 +351,18 @@ def test_show_tells_what_install_writes_and_the_next_run(tmp_path: Path) -> None
     assert "the next run is at" in told
 
 
+@pytest.mark.parametrize("backend", ["systemd", "launchd", "cron"])
+def test_runs_and_status_go_by_the_same_diary(tmp_path: Path, backend: str) -> None:
+    file = configured(tmp_path, "daily 02:00")
+    words = ("schedule", "show", "--backend", backend, "--config", file)
+    kept = {k: v for k, v in environment().items() if k != "XDG_STATE_HOME"}
+    usual = run(*words, env={k: v for k, v in kept.items() if k != "MIRRORBACK_STATE_DIR"}).out
+    assert "MIRRORBACK_STATE_DIR" not in usual
+    moved = run(*words, env=kept | {"MIRRORBACK_STATE_DIR": "/srv/50% of it"}).out
+    where = {"systemd": "50%% of it", "launchd": "50% of it", "cron": "50\\% of it"}[backend]
+    assert f"MIRRORBACK_STATE_DIR=/srv/{where}" in moved
+
+
 class TestSystemd:
     """Units in a folder, without a systemd that runs."""
 

@@ -122,9 +122,16 @@ class Account(Events):
 
     def update(self, change: Callable[[Page], Page]) -> None:
         """Write something else into the page."""
-        if self._where is not None:
-            with contextlib.suppress(OSError):
-                diary.update(self._where, self._name, lambda page: change(page.of(self._id)))
+        if self._where is None:
+            return
+        try:
+            diary.update(self._where, self._name, lambda page: change(page.of(self._id)))
+        except OSError as error:
+            self._events.warning(
+                f"what came of it cannot be remembered in {self._where}: {error.strerror or error};"
+                " `mirrorback status` knows of it only while the drive is there"
+            )
+            self._where = None  # told once
 
     def _after(self, page: Page, outcome: Outcome) -> Page:
         now = self._clock().isoformat()

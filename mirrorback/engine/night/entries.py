@@ -93,6 +93,7 @@ def fill_in_id(file: str, backup: Configured, identity: str, now: datetime) -> N
 def _put(file: str, name: str, values: Mapping[str, str], now: datetime) -> None:
     """Write keys into the table of a backup, and change nothing else.  Raises UsageError."""
     import tomlkit
+    from tomlkit.exceptions import TOMLKitError
 
     place = os.fsencode(os.path.realpath(file))  # a link, such as to one's dotfiles, stays one
     with _folder(file, os.path.dirname(place)) as folder:
@@ -113,7 +114,7 @@ def _put(file: str, name: str, values: Mapping[str, str], now: datetime) -> None
             text = tomlkit.dumps(document)
             wanted.setdefault("backup", {}).setdefault(name, {}).update(values)
             right = tomllib.loads(text) == wanted
-        except (ValueError, TypeError, AttributeError) as error:  # what tomlkit cannot do
+        except (TOMLKitError, ValueError, TypeError, AttributeError) as error:
             load(file, now).require_sound()
             raise ConfigurationError(f"{file} cannot be changed: {error}") from error
         if not right:

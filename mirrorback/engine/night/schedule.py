@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from mirrorback.engine.night import diary
 from mirrorback.engine.night.configuration import Configuration, expanded
 from mirrorback.errors import UsageError
 from mirrorback.plan.units import Job as Job
@@ -67,7 +68,15 @@ def coming(made: Iterable[Job], now: datetime) -> list[Coming]:
 
 
 def _program() -> tuple[str, ...]:
-    """The program as it was started, by its absolute path."""
+    """The program as it was started, by its absolute path, with the folder of the diary where
+    that is not the usual one: a scheduler knows nothing of our environment."""
+    names = ("MIRRORBACK_STATE_DIR", "XDG_STATE_HOME")
+    if not any(map(os.environ.get, names)) or (where := diary.known_folder()) is None:
+        return _started()
+    return ("/usr/bin/env", f"MIRRORBACK_STATE_DIR={where}", *_started())
+
+
+def _started() -> tuple[str, ...]:
     started = os.path.abspath(sys.argv[0])
     if os.access(started, os.X_OK) and os.path.basename(started) == "mirrorback":
         return (started,)
