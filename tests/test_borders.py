@@ -29,7 +29,7 @@ ONLY_IN = {
     "fcntl": "store/",
     "mfusepy": "engine/fuse.py",
     "platformdirs": "engine/night/",
-    "tomlkit": "engine/night/configuration.py",
+    "tomlkit": "engine/night/",
 }
 # What a pure room has no use for.
 DISK_AND_CLOCK = {"time", "pathlib", "shutil", "tempfile", "subprocess", "socket", "threading"}

@@ -40,6 +40,7 @@ COMMANDS = {
     "doctor": "doctor",
     "run": "run",
     "status": "status",
+    "log": "log",
     "schedule": "schedule",
     "config": "config",
 }

@@ -13,6 +13,7 @@ from mirrorback.model import Change, Entry, Finding, Problem, Repair, Snapshot, 
 
 if TYPE_CHECKING:
     from mirrorback.engine.night.configuration import Configured
+    from mirrorback.engine.night.logs import RunLog
     from mirrorback.engine.night.standing import Status
     from mirrorback.engine.stats import Added, Forecast, Heavy, Share, Together, Totals
 
@@ -139,6 +140,17 @@ def status(found: Status) -> Shape:
         "next_run": _moment(found.next_run),
         "overdue": found.overdue,
         "pinned": [pin.name for pin in found.pinned],
+    }
+
+
+def run_log(found: RunLog) -> Shape:
+    """The log of a run, without its lines."""
+    return {
+        "name": found.name,
+        "run": found.run,
+        "time": _moment(found.time),
+        "result": found.result,
+        "message": found.message,
     }
 
 

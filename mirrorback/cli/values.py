@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mirrorback.cli.escape import escape
 from mirrorback.errors import UsageError
 
@@ -22,6 +24,13 @@ def large_files(text: str | None) -> str | None:
     if text is None or text in LARGE_FILES:
         return text
     raise UsageError(f"--large-files {escape(text)}: give auto, delta, reflink or whole")
+
+
+def action(command: str, text: str, known: Sequence[str]) -> str:
+    """What a command is to do: one of its actions.  Raises UsageError."""
+    if text in known:
+        return text
+    raise UsageError(f"{command} {escape(text)}: give {', '.join(known[:-1])} or {known[-1]}")
 
 
 def mode(text: str | None) -> int | None:

@@ -62,6 +62,7 @@ class BackupOptions:
     force: bool = False
     mode: int | None = None
     policy: Policy | None = None  # by which snapshots go; None: all stay
+    repository_id: str | None = None  # of the only repository that is meant
 
 
 @dataclass
@@ -129,6 +130,11 @@ def _opened(
         )
     repo = Repository.open(path)
     try:
+        if options.repository_id not in (None, repo.settings.id):
+            raise Refused(
+                f"{settings.escape(path)} holds another repository than the one that is meant"
+                f" ({repo.settings.id[:8]}): is it another drive?"
+            )
         yield repo
     finally:
         repo.close()

@@ -18,8 +18,13 @@ def install() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     for other in _SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
+        # Not SIG_IGN: what is started from now on, a hook to clean up, would ignore them too.
+        signal.signal(other, _heard)
     raise Interrupted(number)
+
+
+def _heard(_number: int, _frame: FrameType | None) -> None:
+    """The run is ending already."""
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -14,14 +14,19 @@ from mirrorback.errors import MirrorbackError, UsageError
 from mirrorback.plan import calendar_event
 from mirrorback.plan.calendar_event import CalendarEvent
 from mirrorback.plan.durations import parse_duration
-from mirrorback.plan.sizes import parse_size
+from mirrorback.plan.retention import MOST, UNLIMITED
+from mirrorback.plan.selection import Selection
+from mirrorback.plan.sizes import parse_room, parse_size
+from mirrorback.plan.spans import parse_span
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-MOST = 1_000_000_000  # snapshots to keep by one rule: more is a slip of the hand
 LARGE_FILES = ("auto", "delta", "reflink", "whole")
+MAIL_ON = ("failure", "always")
+_ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+=-]*(?:@[A-Za-z0-9][A-Za-z0-9.-]*)?", re.ASCII)
 
 Path = tuple[str, ...]  # the keys that lead to a value
+Count = int | str  # a number of snapshots, or UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,12 @@ class Configured:
     allow_empty_source: bool = False
     delta_min_size: int | None = None
     large_files: str | None = None
-    keep_last: int | None = None
-    keep_hourly: int | None = None
-    keep_daily: int | None = None
-    keep_weekly: int | None = None
-    keep_monthly: int | None = None
-    keep_yearly: int | None = None
+    keep_last: Count | None = None
+    keep_hourly: Count | None = None
+    keep_daily: Count | None = None
+    keep_weekly: Count | None = None
+    keep_monthly: Count | None = None
+    keep_yearly: Count | None = None
     keep_within: str | None = None
     time_machine: bool = False
     min_free: str | None = None
@@ -67,6 +72,10 @@ class Configured:
     before: str | None = None
     after: str | None = None
     on_failure: str | None = None
+    hook_timeout: timedelta = timedelta(hours=1)
+    notify: bool = True
+    mail_to: tuple[str, ...] = ()
+    mail_on: str = "failure"
 
 
 def _text(value: object) -> str:
@@ -92,9 +101,11 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _count(value: object) -> int:
+def _count(value: object) -> Count:
+    if value == UNLIMITED:
+        return UNLIMITED
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
-        raise UsageError("give a whole number, 1 or more")
+        raise UsageError(f'give a whole number from 1 to {MOST:,}, or "{UNLIMITED}"')
     return value
 
 
@@ -106,23 +117,38 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(item) for item in value)
 
 
+def _patterns(value: object) -> tuple[str, ...]:
+    found = _texts(value)
+    Selection(found)  # tells what does not parse
+    return found
+
+
+def _files(value: object) -> tuple[str, ...]:
+    return tuple(map(_folder, _texts(value)))
+
+
+def _names(value: object) -> tuple[str, ...]:
+    for name in (found := _texts(value)):
+        if "/" in name or name in (".", ".."):
+            raise UsageError(f"{name!r} is no name of a file")
+    return found
+
+
 def _size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return parse_size(str(value))
     return parse_size(_text(value))
 
 
-def _room(value: object) -> str:
-    """A size, or a percentage of the drive."""
-    text = _text(value)
-    match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]{1,3})?)\s*%", text.strip(), re.ASCII)
-    if match is None:
-        if "%" in text:
-            raise UsageError("give a percentage below 100, such as 10%")
-        parse_size(text)
-    elif not float(match[1]):
-        raise UsageError("0% asks for nothing")
-    return text
+def _parsed(parse: Callable[[str], object]) -> Callable[[object], str]:
+    """A reader of text which is kept as it stands, once `parse` has taken it."""
+
+    def read(value: object) -> str:
+        text = _text(value)
+        parse(text)
+        return text
+
+    return read
 
 
 def _id(value: object) -> str:
@@ -132,11 +158,23 @@ def _id(value: object) -> str:
     return text
 
 
-def _large_files(value: object) -> str:
-    text = _text(value)
-    if text not in LARGE_FILES:
-        raise UsageError("give auto, delta, reflink or whole")
-    return text
+def _one_of(*words: str) -> Callable[[object], str]:
+    """A reader of one of some words."""
+
+    def read(value: object) -> str:
+        text = _text(value)
+        if text not in words:
+            raise UsageError(f"give {', '.join(words[:-1])} or {words[-1]}")
+        return text
+
+    return read
+
+
+def _addresses(value: object) -> tuple[str, ...]:
+    for address in (found := _texts(value)):
+        if not _ADDRESS.fullmatch(address):
+            raise UsageError(f"{address!r} is no address: give one like alice@example.org, or root")
+    return found
 
 
 def _schedule(value: object) -> CalendarEvent:
@@ -151,43 +189,50 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "source": _folder,
     "repository": _folder,
     "repository-id": _id,
-    "exclude": _texts,
-    "exclude-from": _texts,
+    "exclude": _patterns,
+    "exclude-from": _files,
     "exclude-caches": _flag,
-    "exclude-if-present": _texts,
+    "exclude-if-present": _names,
     "exclude-larger-than": _size,
     "one-file-system": _flag,
     "checksum": _flag,
     "always": _flag,
     "allow-empty-source": _flag,
     "delta-min-size": _size,
-    "large-files": _large_files,
+    "large-files": _one_of(*LARGE_FILES),
     "keep-last": _count,
     "keep-hourly": _count,
     "keep-daily": _count,
     "keep-weekly": _count,
     "keep-monthly": _count,
     "keep-yearly": _count,
-    "keep-within": _text,
+    "keep-within": _parsed(parse_span),
     "time-machine": _flag,
-    "min-free": _room,
+    "min-free": _parsed(parse_room),
     "schedule": _schedule,
     "overdue-after": _span,
     "verify": _span,
     "before": _text,
     "after": _text,
     "on-failure": _text,
+    "hook-timeout": _span,
+    "notify": _flag,
+    "mail-to": _addresses,
+    "mail-on": _one_of(*MAIL_ON),
 }
 KEYS = tuple(_READERS)
 REQUIRED = ("source", "repository")
 assert {key.replace("-", "_") for key in KEYS} | {"name"} == {f.name for f in fields(Configured)}
 
 
-def read(document: Mapping[str, Any], now: datetime) -> tuple[list[Configured], list[Mistake]]:
+def read(
+    document: Mapping[str, Any], now: datetime, expand: Callable[[str], str] = str
+) -> tuple[list[Configured], list[Mistake]]:
     """The backups in a configuration, in its order, and the mistakes in it.
 
     `document` is what a TOML reader made of the file.  A backup with a mistake is not among
-    the backups.  `now` is aware: a schedule that never comes after it is a mistake.
+    the backups.  `now` is aware: a schedule that never comes after it is a mistake.  `expand`
+    puts the home in the place of `~`.
     """
     mistakes = [
         Mistake((key,), f"unknown key {key!r}{_nearest(key, ('backup',))}")
@@ -203,13 +248,14 @@ def read(document: Mapping[str, Any], now: datetime) -> tuple[list[Configured], 
         mistakes += wrong
         if backup is not None:
             found.append(backup)
-    mistakes += _shared(found)
-    mistakes += [
+    wrong = _shared(found, expand)
+    wrong += [
         Mistake(("backup", one.name, "schedule"), "schedule: this never comes")
         for one in found
         if one.schedule is not None and one.schedule.after(now) is None
     ]
-    return found, mistakes
+    bad = {mistake.path[1] for mistake in wrong}
+    return [one for one in found if one.name not in bad], mistakes + wrong
 
 
 def _backup(name: str, table: object) -> tuple[list[Mistake], Configured | None]:
@@ -242,12 +288,12 @@ def _nearest(key: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _shared(found: Sequence[Configured]) -> list[Mistake]:
+def _shared(found: Sequence[Configured], expand: Callable[[str], str]) -> list[Mistake]:
     """Two backups in one repository: each would take the other's files for removed."""
     mistakes = []
     first: dict[str, Configured] = {}
     for backup in found:
-        place = os.path.normpath(backup.repository)
+        place = os.path.normpath(expand(backup.repository))
         other = first.setdefault(place, backup)
         if other is not backup:
             said = f"repository: {other.name!r} has the same; give each backup a folder of its own"

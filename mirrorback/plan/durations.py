@@ -16,7 +16,10 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"{text!r} is not a span of time: give one like 30m, 12h, 3d or 2w")
-    span = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        span = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        raise UsageError(f"{text!r} is longer than anything lasts") from None
     if not span:
         raise UsageError(f"{text!r} is no time at all")
     return span

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from mirrorback.plan import calendar_event
+from mirrorback.plan.calendar_event import CalendarEvent
 from mirrorback.plan.configuration import Configured
 
 USUAL = timedelta(days=3)
+ADVANCE = timedelta(days=1)  # by which a clock may be ahead of what it is set to later
 
 
-def limit(backup: Configured, now: datetime) -> timedelta:
-    """How long a backup may not have happened: as configured, else three days, or twice the
-    time between two runs where that is more."""
-    if backup.overdue_after is not None:
-        return backup.overdue_after
-    between = None if backup.schedule is None else calendar_event.interval(backup.schedule, now)
-    return USUAL if between is None else max(USUAL, 2 * between)
+def newest(moments: Iterable[datetime | None], now: datetime) -> datetime | None:
+    """The last of some times; one to come, by a clock that was set back since, counts only
+    where there is no other."""
+    known = [moment for moment in moments if moment is not None]
+    return max([one for one in known if not is_to_come(one, now)] or known, default=None)
+
+
+def is_to_come(moment: datetime, now: datetime) -> bool:
+    """Whether something noted as past has been noted by a clock that was set back since."""
+    return moment > now + ADVANCE
 
 
 def is_overdue(backup: Configured, last: datetime | None, now: datetime) -> bool:
     """Whether the last time that the mirror was known to be the source's state, if there was
-    one, is too long ago.  A time to come, by a clock that was set back since, is none."""
-    if last is None or last > now + timedelta(days=1):
+    one, is too long ago: as configured, else three days, and more where its schedule has not
+    come twice since.  A time to come is none."""
+    if last is None or is_to_come(last, now):
         return True
-    return now - last > limit(backup, now)
+    if backup.overdue_after is not None:
+        return now - last > backup.overdue_after
+    return now - last > USUAL and (
+        backup.schedule is None or _came_twice(backup.schedule, last, now)
+    )
+
+
+def _came_twice(schedule: CalendarEvent, last: datetime, now: datetime) -> bool:
+    """Whether a schedule has come twice since; once, where it comes no more than that."""
+    first = schedule.after(last.astimezone(now.tzinfo))
+    second = None if first is None else schedule.after(first)
+    coming = second or first
+    return coming is None or coming <= now

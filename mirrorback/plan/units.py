@@ -17,7 +17,8 @@ UNIT = re.compile(r"mirrorback-[A-Za-z0-9_.-]+\.(?:service|timer)", re.ASCII)
 LABEL = "org.mirrorback."
 BEGIN, END = "# BEGIN mirrorback", "# END mirrorback"
 LONGEST_DELAY = timedelta(minutes=15)
-_OURS = re.compile(rf"^{BEGIN}\n(?:.*\n)*?{END}(?:\n|\Z)", re.MULTILINE)
+WAIT = ("--wait", "12h")  # until another run lets go of the drive
+_OURS = re.compile(rf"^{BEGIN}\n(?:(?!{BEGIN}$).*\n)*?{END}(?:\n|\Z)", re.MULTILINE)
 CATCH_UP = "47 * * * *"  # when cron looks whether a run was missed
 
 
@@ -31,16 +32,10 @@ class Job:
     config: str  # the configuration's path
     mount: str | None = None  # also to start when this folder is mounted
 
-    @property
-    def run(self) -> tuple[str, ...]:
-        """The command at its time."""
+    def run(self, *more: str) -> tuple[str, ...]:
+        """The command at its time, with more options."""
         options = ("--if-present", "--no-progress", "--config", self.config)
-        return (*self.program, "run", self.name, *options)
-
-    @property
-    def catch_up(self) -> tuple[str, ...]:
-        """The command where a run may have been missed."""
-        return (*self.run, "--if-due")
+        return (*self.program, "run", self.name, *options, *more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +59,13 @@ def systemd_units(job: Job, now: datetime) -> dict[str, str]:
         "[Unit]",
         f"Description=Backup {job.name} (mirrorback)",
         "Documentation=man:mirrorback(1)",
+        *([] if job.mount is None else [f"After={mount_unit(job.mount)}"]),
         "",
         "[Service]",
         "Type=oneshot",
-        f"ExecStart={systemd_command(job.run)}",
+        f"ExecStart={systemd_command(job.run(*WAIT))}",
         "SuccessExitStatus=3",
+        "KillMode=mixed",  # a hook is not to be stopped by the signal that lets us run it
         "Nice=19",
         "CPUSchedulingPolicy=idle",
         "IOSchedulingClass=idle",
@@ -144,7 +141,7 @@ def launchd_agent(job: Job) -> dict[str, Any] | None:
     return {
         "Label": LABEL + job.name,
         # At log-in too: what was missed meanwhile is made up for.
-        "ProgramArguments": list(job.catch_up),
+        "ProgramArguments": list(job.run("--if-due", *WAIT)),
         "StartCalendarInterval": intervals,
         "RunAtLoad": True,
         "ProcessType": "Background",
@@ -160,14 +157,22 @@ def cron_lines(job: Job) -> list[str] | None:
     fields = calendar_event.cron_fields(job.schedule)
     if fields is None:
         return None
-    return [f"{fields} {cron_command(job.run)}", f"{CATCH_UP} {cron_command(job.catch_up)}"]
+    # What is printed is mailed: nothing is to be, where all is well.
+    at_its_time = cron_command(job.run("--quiet", *WAIT))
+    missed = cron_command(job.run("--quiet", "--if-due"))
+    return [f"{fields} {at_its_time}", f"{CATCH_UP} {missed}"]
 
 
 def cron_command(words: Sequence[str]) -> str:
-    """A command as cron hands it to the shell; raises ValueError for what no line can hold."""
+    """A command as cron hands it to the shell; raises ValueError for what no line can hold.
+
+    Crons take a backslash away from before `%`, and some (ISC's, Debian's) from before another
+    one, also between quotes: so none stands before either.
+    """
     if any(char in word for word in words for char in "\n\0"):
         raise ValueError("a line break cannot stand in a crontab")
-    return "nice -n 19 " + shlex.join(words).replace("%", "\\%")
+    line = " ".join(shlex.quote(word).replace("\\", "\\''") for word in words)
+    return "nice -n 19 " + line.replace("%", "\\%")
 
 
 def crontab(text: str, jobs: Sequence[Sequence[str]]) -> str:

@@ -46,9 +46,9 @@ def resolve(text: str, snapshots: Sequence[Snapshot], now: datetime) -> Snapshot
         if index < 0:
             raise _too_old(f"there are not {back[1]} backups before the mirror", snapshots)
         return snapshots[index]
-    end = _end(text, back, now)
+    before = end(text, now)
     for snapshot in reversed(snapshots):
-        if snapshot.time < end:
+        if snapshot.time < before:
             return snapshot
     raise _too_old(f"there is no snapshot as old as {text}", snapshots)
 
@@ -57,10 +57,12 @@ def _too_old(what: str, snapshots: Sequence[Snapshot]) -> NotInHistory:
     return NotInHistory(f"{what}; the oldest is {snapshots[0].name}")
 
 
-def _end(text: str, back: re.Match[str] | None, now: datetime) -> int:
-    """The instant (ns since 1970) before which the snapshot has to be taken."""
+def end(text: str, now: datetime) -> int:
+    """The instant (ns since 1970) before which something has to be taken to be meant by a time.
+    Raises UsageError where it is none."""
+    back = _AGO.fullmatch(text)
     try:
-        if back is not None:
+        if back is not None and back[2] != "B":
             return _before(int(back[1]), back[2], now)
         match = _DATE.fullmatch(text)
         if match is not None:

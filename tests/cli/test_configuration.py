@@ -149,7 +149,7 @@ def test_check_tells_every_mistake_with_its_line(file: Path) -> None:
     assert [line.removeprefix(f"mirrorback: {file}:") for line in done.err.splitlines()] == [
         "1: unknown key 'title'",
         "5: unknown key 'exclud' (did you mean 'exclude'?)",
-        "8: keep-daily: give a whole number, 1 or more",
+        '8: keep-daily: give a whole number from 1 to 1,000,000, or "unlimited"',
         "10: 'away' has no repository",
         "10: 'away' has no source",
     ]
@@ -225,6 +225,35 @@ def test_root_does_not_take_orders_from_a_file_that_others_can_write(
     assert "others can write" in complaint("status", "--config", link, code=5)
 
 
+@needs_root
+def test_nor_from_one_that_others_can_exchange_for_another(tmp_path: Path, file: Path) -> None:
+    """A link in a folder of someone else's, on the way to a file that is safe."""
+    file.write_text("")
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    (loose / "config.toml").symlink_to(file)
+    (loose / "folder").symlink_to(tmp_path)
+    assert run("status", "--config", loose / "config.toml").code == 0
+    os.chown(loose, NOBODY, NOBODY)
+    for way in (loose / "config.toml", loose / "folder" / "config.toml"):
+        told = complaint("status", "--config", way, code=5)
+        assert f"others can write the folder {loose}" in told and f"chown root:root {loose}" in told
+
+
+def test_a_schedule_that_never_comes_is_told_at_noon(file: Path) -> None:
+    file.write_text(
+        "[backup.home]\nsource = '/srv'\nrepository = '/media/x'\n\nschedule = '*-02-30 03:00'\n"
+    )
+    for command in (("config", "check"), ("run",), ("schedule", "show", "--backend", "cron")):
+        told = complaint(*command, "--config", file, code=2)
+        assert told == f"{file}:5: schedule: this never comes"
+
+
+def test_an_entry_in_a_configuration_of_several_megabytes_is_refused(file: Path) -> None:
+    file.write_bytes(b"#" * (2 << 20))
+    assert "larger than" in complaint("backup", "home", "--config", file, code=2)
+
+
 def test_edit_opens_the_editor_and_checks_afterwards(tmp_path: Path, file: Path) -> None:
     editor = tmp_path / "an editor"
     editor.write_text("#!/bin/sh\necho 'zzz = 1' >>\"$2\"\n")
@@ -247,12 +276,27 @@ def test_an_action_there_is_not(file: Path) -> None:
     assert "give show, check or edit" in complaint("config", "burn", code=2)
 
 
+@needs_root
 def test_without_a_home_the_configuration_has_to_be_named() -> None:
-    if not ROOT:
-        pytest.skip("becoming another user needs root")
-    env = {k: v for k, v in environment().items() if not k.startswith(("HOME", "XDG_"))}
-    done = run("status", uid=54321, env=env, code=2)  # a number that has no home
-    assert "--config" in done.err
+    wanted = ("HOME", "XDG_", "MIRRORBACK_")
+    env = {k: v for k, v in environment().items() if not k.startswith(wanted)}
+    homeless = 54321  # a number that has no home
+    for command in (("status",), ("run",), ("log",), ("config",), ("backup", "home")):
+        assert "--config" in run(*command, uid=homeless, env=env, code=2).err
+    with tempfile.TemporaryDirectory(dir="/tmp") as top:
+        os.chown(top, homeless, homeless)
+        source, file = Path(top) / "source", Path(top) / "config.toml"
+        source.mkdir()
+        file.write_text(f"[backup.home]\nsource = '{source}'\nrepository = '{top}/r'\n")
+        for path in (source, file):
+            os.chown(path, homeless, homeless)
+        words = ("--config", file)
+        run("backup", "--init", "home", *words, uid=homeless, env=env)
+        done = run("run", *words, uid=homeless, env=env)
+        assert "nothing changed" in done.out
+        assert "nothing can be remembered of the runs" in done.err
+        assert "home" in run("status", *words, uid=homeless, env=env).out
+        assert "nothing changed" in run("log", "home", *words, uid=homeless, env=env).out
 
 
 def test_a_user_has_a_configuration_of_their_own() -> None:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from program import Done, complaint, run
+from homes import NOW, Home
+from program import Done, complaint, environment, run
 
-from mirrorback.engine.events import Events
 from mirrorback.engine.night import diary
 from mirrorback.engine.night.configuration import load
 from mirrorback.engine.night.diary import Page
-from mirrorback.engine.night.running import Outcome, Run, is_due, worst
-
-NOW = datetime(2026, 11, 25, 2, 0, 5, tzinfo=UTC)
+from mirrorback.engine.night.outcome import worst
+from mirrorback.engine.night.running import is_due
 
 
 @pytest.fixture(autouse=True)
@@ -27,45 +26,9 @@ def own_diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIRRORBACK_STATE_DIR", str(tmp_path / "diary"))
 
 
-class Home:
-    """A configured backup, its repository made."""
-
-    def __init__(self, top: Path) -> None:
-        self.top = top
-        self.source, self.repository = top / "source", top / "drive"
-        self.file, self.state = top / "config.toml", top / "state"
-        self.now = NOW
-        self.source.mkdir()
-        (self.source / "a").write_text("a")
-        run(
-            "init",
-            self.repository,
-            "--source",
-            self.source,
-            "--name",
-            "home",
-            "--config",
-            self.file,
-        )
-
-    def add(self, text: str) -> None:
-        with self.file.open("a") as opened:
-            opened.write(text + "\n")
-
-    def night(self, *, if_present: bool = False, if_due: bool = False) -> Outcome:
-        self.now += timedelta(days=1)
-        found = load(str(self.file), self.now)
-        found.require_sound()
-        night = Run(lambda: self.now, str(self.state), if_present=if_present, if_due=if_due)
-        return night.one(found.backups[0], Events())
-
-    def logs(self) -> list[str]:
-        return [p.read_text() for p in sorted((self.repository / ".mirrorback/log").iterdir())]
-
-
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    yield Home(tmp_path)
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
 
 
 def test_a_night_and_one_with_nothing_new(home: Home) -> None:
@@ -198,7 +161,30 @@ def test_one_that_fails_does_not_stop_the_others(home: Home) -> None:
     assert "'wrong' has no repository" in told
 
 
+def test_two_backups_in_one_repository_do_not_take_turns(home: Home) -> None:
+    """The second would take all files of the first for removed."""
+    (home.top / "other").mkdir()
+    (home.top / "other" / "b").write_text("b")
+    home.add(f"[backup.other]\nsource = '{home.top}/other'\nrepository = '{home.repository}/'")
+    done = ended(home, code=2)
+    assert "home: ok: made " in done.out and "'home' has the same" in done.err
+    assert [p.name for p in (home.repository / "current").iterdir()] == ["a"]
+    assert "'home' has the same" in complaint("run", "other", "--config", home.file, code=2)
+
+
 def test_nothing_configured(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("")
     assert "no backup is configured" in complaint("run", "--config", file, code=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its desktops have notify-send")
+def test_a_mistake_in_the_configuration_is_shown_where_nobody_watches(home: Home) -> None:
+    shown, program = home.top / "shown", home.top / "notify-send"
+    program.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >>{shown}\n')
+    program.chmod(0o755)
+    env = environment(PATH=f"{home.top}:{os.environ['PATH']}")
+    home.add("keep-dayly = 3")
+    run("run", "home", "--config", home.file, env=env, code=2)
+    assert "|backups are not made|" in shown.read_text()
+    assert "unknown key 'keep-dayly'" in shown.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_the_diary_answers_where_the_drive_is_away(tmp_path: Path) -> None:
         last_success=nights.now.isoformat(),
         pinned=("2026-11-01-020000",),
     )
-    diary.write(str(nights.state), page)
+    diary.update(str(nights.state), page.name, lambda _: page)
     assert diary.read(str(nights.state), "home") == page
     found = nights.status(nights.now + timedelta(days=1))
     assert found.last_success == nights.now and not found.overdue
@@ -100,7 +101,7 @@ def test_the_diary_answers_where_the_drive_is_away(tmp_path: Path) -> None:
 def test_a_page_of_another_repository_says_nothing(tmp_path: Path) -> None:
     nights = Configured(tmp_path, f"repository-id = '{'0' * 32}'\n")
     page = Page("home", repository_id="1" * 32, last_success=nights.now.isoformat())
-    diary.write(str(nights.state), page)
+    diary.update(str(nights.state), page.name, lambda _: page)
     assert nights.status().last_success is None
 
 
@@ -121,7 +122,7 @@ def test_a_spoilt_diary_is_an_empty_one(tmp_path: Path, text: str) -> None:
 
 def test_a_diary_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     nights = Configured(tmp_path)
-    diary.write(str(tmp_path / "elsewhere"), Page("home", last_result="ok"))
+    diary.update(str(tmp_path / "elsewhere"), "home", lambda page: replace(page, last_result="ok"))
     nights.state.mkdir()
     os.symlink(tmp_path / "elsewhere" / "home.json", nights.state / "home.json")
     assert nights.status().last_result is None

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import plistlib
+import re
 import shlex
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from program import complaint, environment, run
+from program import NOBODY, complaint, environment, run
 
+from mirrorback.engine.night import schedule
+from mirrorback.engine.night.configuration import load
 from mirrorback.engine.night.systemd import Systemd
-from mirrorback.errors import Refused
+from mirrorback.errors import MirrorbackError, Refused
 from mirrorback.plan.calendar_event import parse
 from mirrorback.plan.units import (
     BEGIN,
     END,
     Job,
     cron_command,
+    cron_lines,
     crontab,
     launchd_agent,
     mount_unit,
@@ -33,6 +40,7 @@ from mirrorback.plan.units import (
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 ANALYZE = shutil.which("systemd-analyze")
 ESCAPE = shutil.which("systemd-escape")
+SYSTEMD = "/lib/systemd/systemd"
 CRONTAB = shutil.which("crontab")
 ODD = ("/opt/my own/mirrorback", "/etc/50% of $HOME/config \"x\" 'y' \\ ä.toml")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd is not installed")
@@ -69,6 +77,41 @@ def test_systemd_reads_odd_words_as_they_are(tmp_path: Path) -> None:
     assert ANALYZE is not None
     done = subprocess.run([ANALYZE, "verify", "--man=no", unit], capture_output=True, text=True)
     assert (done.returncode, [n for n in done.stderr.splitlines() if "mirrorback" in n]) == (0, [])
+
+
+@pytest.mark.skipif(not os.path.exists(SYSTEMD), reason="systemd is not installed")
+def test_systemd_itself_reads_the_words_of_a_command_as_they_are() -> None:
+    """By what it tells of a unit that it has read, without running anything."""
+    if os.geteuid() != 0:
+        pytest.skip("it is run as another user, since it refuses to do so as root")
+    odd = "/etc/50% of $HOME/c \"x\" 'y' \\ ä\n\tzwei;.toml ; ${x} %h"
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        top, units = Path(folder), Path(folder) / "units"
+        units.mkdir()
+        for place in (top, units):
+            os.chown(place, NOBODY, NOBODY)
+        written = systemd_units(Job("home", parse("daily"), ("/bin/true",), odd), NOW)
+        for name, text in written.items():
+            (units / name).write_text(text)
+        for name in ("basic.target", "shutdown.target"):
+            (units / name).write_text("[Unit]\nDescription=x\n")
+        env = {"SYSTEMD_UNIT_PATH": str(units), "XDG_RUNTIME_DIR": folder, "HOME": folder}
+        done = subprocess.run(
+            [SYSTEMD, "--test", "--user", "--unit=mirrorback-home.service"],
+            env=env,
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    (line,) = re.findall(r"Command Line: /bin/true (.*)", done.stdout)
+    match = re.search(r'--config "(.*)" --wait', line)
+    assert match is not None, line
+    escapes = {"n": "\n", "t": "\t"}
+    read = re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), match[1])
+    assert read.replace("$$", "$") == odd  # variables are replaced when it is run
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
@@ -108,10 +151,42 @@ def test_a_property_list_says_it_all() -> None:
     assert launchd_agent(job(text="*-*~1")) is None
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), min_size=1)))
+@pytest.mark.parametrize("name", ["a\x07b.toml", b"a\xffb.toml"])
+def test_a_property_list_does_not_hold_everything(tmp_path: Path, name: str | bytes) -> None:
+    file = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), os.fsencode(name))))
+    configured(tmp_path, "daily").rename(file)
+    told = complaint("schedule", "show", "--backend", "launchd", "--config", file, code=2)
+    assert "no property list can hold" in told
+    run("schedule", "show", "--backend", "systemd", "--config", file)
+    run("schedule", "show", "--backend", "cron", "--config", file)
+
+
+def as_cron_reads(command: str, unescaped: str) -> str:
+    """What the shell gets of a command in a crontab (do_command.c of ISC cron): to the first `%`
+    that has no backslash before it; backslashes before the characters `unescaped` go."""
+    read = ""
+    chars = iter(command)
+    for char in chars:
+        if char == "%":
+            break
+        if char == "\\":
+            following = next(chars, "")
+            read += following if following in unescaped and following else char + following
+        else:
+            read += char
+    return read
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from("\\%'\" a$ü"), min_size=1)
+        | st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), min_size=1)
+    )
+)
 def test_the_shell_that_cron_starts_reads_the_words_as_they_are(words: list[str]) -> None:
-    line = cron_command(words).replace("\\%", "%")
-    assert shlex.split(line) == ["nice", "-n", "19", *words]
+    for unescaped in ("%", "%\\"):
+        line = as_cron_reads(cron_command(words), unescaped)
+        assert shlex.split(line) == ["nice", "-n", "19", *words]
 
 
 def test_no_line_of_a_crontab_holds_a_line_break() -> None:
@@ -135,38 +210,119 @@ def test_only_our_lines_of_a_crontab_change(before: str) -> None:
 def test_a_mark_that_someone_has_damaged_takes_nothing_with_it() -> None:
     for text in (f"{BEGIN}\n{OTHERS}", f"{OTHERS}{END}\n", f"{END}\n{OTHERS}{BEGIN}\n"):
         assert crontab(text, []) == text
+    ours = f"{BEGIN}\n1 2 * * * true\n{END}\n"
+    assert crontab(f"{BEGIN}\n{OTHERS}{ours}", []) == f"{BEGIN}\n{OTHERS}"
+    assert crontab(ours + OTHERS + ours, []) == OTHERS
 
 
-def test_a_real_crontab_takes_the_lines(tmp_path: Path) -> None:
+def test_what_mounts_the_drive_is_waited_for() -> None:
+    unit = systemd_units(job(mount="/media/x"), NOW)["mirrorback-home.service"]
+    assert "\nAfter=media-x.mount\n" in unit.split("[Service]")[0]
+    assert "After=" not in systemd_units(job(), NOW)["mirrorback-home.service"]
+
+
+def test_cron_has_nothing_to_mail_where_all_is_well() -> None:
+    assert all(" --quiet " in f"{line} " for line in cron_lines(job()) or [""])
+
+
+@pytest.fixture
+def crontab_of_mine() -> Iterator[Callable[[], str]]:
+    """A crontab that is ours for the time of a test, and reads what is in it."""
     if CRONTAB is None:
         pytest.skip("cron is not installed")
-    kept = subprocess.run([CRONTAB, "-l"], capture_output=True)
-    try:
+    with open(f"/tmp/mirrorback-crontab-{os.geteuid()}", "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # tests may run at once
+        kept = subprocess.run([CRONTAB, "-l"], capture_output=True)
         subprocess.run([CRONTAB, "-"], input=OTHERS.encode(), check=True)
-        file = configured(tmp_path, "Mon..Fri 02:30")
-        for _ in range(2):
-            run("schedule", "install", "--backend", "cron", "--config", file)
-            now = subprocess.run([CRONTAB, "-l"], capture_output=True, text=True, check=True).stdout
-            assert now.startswith(OTHERS)
-            lines = now.removeprefix(OTHERS).splitlines()
-            assert (lines[0], lines[-1]) == (BEGIN, END)
-            assert lines[1].startswith("30 2 * * 1,2,3,4,5 nice -n 19 ")
-            assert lines[2].startswith("47 * * * * ") and lines[2].endswith("--if-due")
-            assert len(lines) == 4
-        run("schedule", "remove", "--backend", "cron")
-        now = subprocess.run([CRONTAB, "-l"], capture_output=True, text=True, check=True).stdout
-        assert now == OTHERS
-    finally:
+        yield lambda: subprocess.run([CRONTAB, "-l"], capture_output=True, text=True).stdout
         if kept.returncode:
-            subprocess.run([CRONTAB, "-r"], check=True)
+            subprocess.run([CRONTAB, "-r"])
         else:
             subprocess.run([CRONTAB, "-"], input=kept.stdout, check=True)
 
 
-def configured(top: Path, schedule: str) -> Path:
+@pytest.fixture
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for units, in the place of the system's."""
+    folder = tmp_path / "system"
+    monkeypatch.setattr("mirrorback.engine.night.systemd.home", lambda: str(folder))
+    monkeypatch.setattr("mirrorback.engine.night.systemd.succeeded", lambda _command: False)
+    return folder
+
+
+def install(file: Path, backend: str) -> list[str]:
+    return schedule.install(backend, schedule.jobs(load(str(file), NOW), on_mount=False), NOW)
+
+
+def test_a_real_crontab_takes_the_lines(
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str]
+) -> None:
+    file = configured(tmp_path, "Mon..Fri 02:30")
+    for _ in range(2):
+        assert install(file, "cron") == []
+        now = crontab_of_mine()
+        assert now.startswith(OTHERS)
+        lines = now.removeprefix(OTHERS).splitlines()
+        assert (lines[0], lines[-1]) == (BEGIN, END)
+        assert lines[1].startswith("30 2 * * 1,2,3,4,5 nice -n 19 ")
+        assert lines[1].endswith(" --wait 12h")
+        assert lines[2].startswith("47 * * * * ") and lines[2].endswith("--if-due")
+        assert len(lines) == 4
+    run("schedule", "remove", "--backend", "cron")
+    assert crontab_of_mine() == OTHERS
+
+
+def test_a_job_is_with_one_scheduler(
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str]
+) -> None:
+    file = configured(tmp_path, "daily")
+    install(file, "cron")
+    assert BEGIN in crontab_of_mine()
+    assert any("no longer run by cron: crontab" in note for note in install(file, "systemd"))
+    assert crontab_of_mine() == OTHERS and len(tree(units)) == 3
+    (note,) = install(file, "cron")
+    assert note.startswith("no longer run by systemd: mirrorback-home.service")
+    assert BEGIN in crontab_of_mine() and tree(units) == {}
+    install(file, "systemd")
+    subprocess.run(["crontab", "-"], input=f"{BEGIN}\n1 2 * * * true\n{END}\n".encode())
+    removed = schedule.remove(None)
+    assert removed == ["mirrorback-home.service", "mirrorback-home.timer", "crontab"]
+    assert schedule.remove(None) == []
+
+
+def test_a_real_crontab_and_odd_folders(
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str]
+) -> None:
+    odd = tmp_path / "50% ä 'x' \\%"
+    odd.mkdir()
+    file = configured(odd, "hourly")
+    install(file, "cron")
+    now = crontab_of_mine()
+    at_its_time = now.split(BEGIN)[1].splitlines()[1]
+    command = as_cron_reads(at_its_time.split(" ", 5)[5], "%\\")
+    assert str(file) in shlex.split(command)
+    folder = tmp_path / "a\nb"
+    folder.mkdir()
+    file.rename(folder / "config.toml")
+    broken = ("schedule", "install", "--backend", "cron", "--config", folder / "config.toml")
+    assert "home: a line break cannot stand in a crontab" in complaint(*broken, code=2)
+    assert crontab_of_mine() == now
+
+
+def test_a_line_that_cron_finds_too_long_is_told(
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str]
+) -> None:
+    deep = tmp_path.joinpath(*["x" * 200] * 6)
+    deep.mkdir(parents=True)
+    with pytest.raises(MirrorbackError, match=r"the crontab cannot be written.*long"):
+        install(configured(deep, "hourly"), "cron")
+    assert crontab_of_mine() == OTHERS
+
+
+def configured(top: Path, when: str) -> Path:
     file = top / "config.toml"
     file.write_text(
-        f"[backup.home]\nsource = '{top}'\nrepository = '{top}/r'\nschedule = '{schedule}'\n"
+        f"[backup.home]\nsource = '/srv'\nrepository = '/media/r'\nschedule = '{when}'\n"
     )
     return file
 
@@ -195,6 +351,18 @@ def test_show_tells_what_install_writes_and_the_next_run(tmp_path: Path) -> None
     assert "the next run is at" in told
 
 
+@pytest.mark.parametrize("backend", ["systemd", "launchd", "cron"])
+def test_runs_and_status_go_by_the_same_diary(tmp_path: Path, backend: str) -> None:
+    file = configured(tmp_path, "daily 02:00")
+    words = ("schedule", "show", "--backend", backend, "--config", file)
+    kept = {k: v for k, v in environment().items() if k != "XDG_STATE_HOME"}
+    usual = run(*words, env={k: v for k, v in kept.items() if k != "MIRRORBACK_STATE_DIR"}).out
+    assert "MIRRORBACK_STATE_DIR" not in usual
+    moved = run(*words, env=kept | {"MIRRORBACK_STATE_DIR": "/srv/50% of it"}).out
+    where = {"systemd": "50%% of it", "launchd": "50% of it", "cron": "50\\% of it"}[backend]
+    assert f"MIRRORBACK_STATE_DIR=/srv/{where}" in moved
+
+
 class TestSystemd:
     """Units in a folder, without a systemd that runs."""
 
@@ -219,6 +387,17 @@ class TestSystemd:
         assert systemd.remove() == ["mirrorback-home.service", "mirrorback-home.timer"]
         assert tree(folder) == before
         assert systemd.remove() == []
+
+    def test_a_drive_that_no_longer_starts_it_does_not(self, folder: Path) -> None:
+        folder.mkdir()
+        systemd = Systemd(str(folder), user=False)
+        systemd.install([job()], NOW)
+        without = tree(folder)
+        systemd.install([job(mount="/media/x")], NOW)
+        systemd.install([job(mount="/media/y")], NOW)
+        assert not (folder / "media-x.mount.wants").exists()
+        systemd.install([job()], NOW)
+        assert tree(folder) == without
 
     def test_what_is_no_longer_configured_goes(self, folder: Path) -> None:
         systemd = Systemd(str(folder), user=False)

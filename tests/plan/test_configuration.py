@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrorback.errors import UsageError
+from mirrorback.plan.calendar_event import parse
 from mirrorback.plan.configuration import KEYS, NAME, Configured, Mistake, read
 from mirrorback.plan.durations import parse_duration
-from mirrorback.plan.overdue import is_overdue, limit
+from mirrorback.plan.overdue import is_overdue
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SOUND = 'source = "/home/alice"\nrepository = "/media/drive"\n'
@@ -53,6 +54,10 @@ def test_all_keys_are_understood() -> None:
         before = "true"
         after = "true"
         on-failure = "true"
+        hook-timeout = "10m"
+        notify = false
+        mail-to = ["alice@example.org", "root"]
+        mail-on = "always"
     """
     found, wrong = read(tomllib.loads(text), NOW)
     assert wrong == []
@@ -70,19 +75,19 @@ def test_all_keys_are_understood() -> None:
         ("exclud = []", "unknown key 'exclud' (did you mean 'exclude'?)"),
         ("keep_weekly = 1", "unknown key 'keep_weekly' (did you mean 'keep-weekly'?)"),
         ("zzz = 1", "unknown key 'zzz'"),
-        ("keep-daily = '3'", "keep-daily: give a whole number, 1 or more"),
-        ("keep-daily = 0", "keep-daily: give a whole number, 1 or more"),
-        ("keep-daily = -1", "keep-daily: give a whole number, 1 or more"),
-        ("keep-daily = true", "keep-daily: give a whole number, 1 or more"),
-        ("keep-daily = 1.5", "keep-daily: give a whole number, 1 or more"),
+        ("keep-daily = '3'", "keep-daily: give a whole number from 1 to 1,000,000"),
+        ("keep-daily = 0", "keep-daily: give a whole number from 1 to 1,000,000"),
+        ("keep-daily = -1", "keep-daily: give a whole number from 1 to 1,000,000"),
+        ("keep-daily = true", "keep-daily: give a whole number from 1 to 1,000,000"),
+        ("keep-daily = 1.5", "keep-daily: give a whole number from 1 to 1,000,000"),
         ("exclude-caches = 1", "exclude-caches: give true or false"),
         ("exclude = 3", 'exclude: give a list of texts, such as [".cache/", "*.tmp"]'),
         ("exclude = [3]", "exclude: give text in quotes"),
         ("exclude = ['']", "exclude: is empty"),
         ("before = ''", "before: is empty"),
         ('before = "a\\u0000b"', "before: holds a NUL"),
-        ("min-free = '100%'", "min-free: give a percentage below 100, such as 10%"),
-        ("min-free = '0%'", "min-free: 0% asks for nothing"),
+        ("min-free = '100%'", "min-free: '100%': give more than 0%"),
+        ("min-free = '0%'", "min-free: '0%': give more than 0%"),
         ("overdue-after = '0d'", "overdue-after: '0d' is no time at all"),
         ("large-files = 'all'", "large-files: give auto, delta, reflink or whole"),
         ("schedule = '*-02-30'", "schedule: this never comes"),
@@ -90,6 +95,17 @@ def test_all_keys_are_understood() -> None:
         ("schedule = 'nightly'", "schedule: 'nightly' is no schedule"),
         ("delta-min-size = 'big'", "delta-min-size: 'big' is not a size"),
         ("delta-min-size = -5", "delta-min-size: '-5' is not a size"),
+        ("keep-within = 'banana'", "keep-within: 'banana' is no span of time"),
+        ("overdue-after = '999999999w'", "overdue-after: '999999999w' is longer than"),
+        ("exclude = ['*.tmp', '!']", "exclude: the pattern '!' means nothing"),
+        ("exclude-from = 'excluded'", "exclude-from: give the whole path, from / or ~/"),
+        ("mail-on = 'never'", "mail-on: give failure or always"),
+        ("mail-to = 'Alice <a@b>'", "mail-to: 'Alice <a@b>' is no address"),
+        ("mail-to = '-oQ/tmp'", "mail-to: '-oQ/tmp' is no address"),
+        ('mail-to = "a@b\\nBcc: c@d"', "mail-to: 'a@b\\nBcc: c@d' is no address"),
+        ("hook-timeout = 5", "hook-timeout: give text in quotes"),
+        ("keep-last = 'all'", "keep-last: give a whole number"),
+        ("exclude-if-present = ['a/b']", "exclude-if-present: 'a/b' is no name"),
     ],
 )
 def test_a_mistake_in_a_value(line: str, message: str) -> None:
@@ -130,6 +146,14 @@ def test_a_backup_with_a_mistake_does_not_take_others_with_it() -> None:
     assert len(wrong) == 2
 
 
+def test_a_backup_that_would_spoil_another_is_not_among_the_backups() -> None:
+    text = f"[backup.a]\n{SOUND}[backup.b]\nsource='/b'\nrepository='~/drive'\n"
+    text += "[backup.c]\nsource='/c'\nrepository='/r'\nschedule='*-02-30'\n"
+    found, wrong = read(tomllib.loads(text), NOW, lambda path: path.replace("~", "/media"))
+    assert [one.name for one in found] == ["a"]
+    assert [mistake.path[1:] for mistake in wrong] == [("b", "repository"), ("c", "schedule")]
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -162,7 +186,7 @@ def test_a_span_of_time(text: str, span: timedelta) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "3", "m", "-3d", "3 d", "3y", "0m", "1.5h", "٣d", "9" * 10 + "d"]
+    "text", ["", "3", "m", "-3d", "3 d", "3y", "0m", "1.5h", "٣d", "9" * 10 + "d", "999999999w"]
 )
 def test_what_is_no_span_of_time(text: str) -> None:
     with pytest.raises(UsageError):
@@ -181,15 +205,37 @@ def backup(lines: str = "") -> Configured:
         ("", 3),
         ("overdue-after = '12h'", 0.5),
         ("schedule = 'daily 02:00'", 3),
-        ("schedule = 'weekly'", 14),
         ("schedule = 'weekly'\noverdue-after = '8d'", 8),
     ],
 )
 def test_from_when_on_a_backup_is_overdue(lines: str, days: float) -> None:
     configured, span = backup(lines), timedelta(days=days)
-    assert limit(configured, NOW) == span
     assert not is_overdue(configured, NOW - span, NOW)
     assert is_overdue(configured, NOW - span - timedelta(seconds=1), NOW)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "last", "until"),
+    [
+        # From Saturday and Sunday to Sunday is a week, though it is a day from one to the other.
+        ("Sat,Sun 03:00", "2026-11-22T03:10", "2026-11-29T03:00"),
+        ("Mon..Fri 02:00", "2026-11-20T02:10", "2026-11-24T02:00"),
+        ("weekly", "2026-11-16T01:00", "2026-11-30T00:00"),
+        ("monthly 04:00", "2026-10-01T05:00", "2026-12-01T04:00"),
+        ("2026-11-02 03:00", "2026-11-01T04:00", "2026-11-04T04:00"),  # comes once more only
+    ],
+)
+def test_a_backup_is_overdue_when_it_has_been_missed_twice(
+    schedule: str, last: str, until: str
+) -> None:
+    configured = (
+        backup(f"schedule = '{schedule}'")
+        if "2026" not in schedule
+        else Configured("home", "/", "/r", schedule=parse(schedule))
+    )
+    made, then = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (last, until))
+    assert not is_overdue(configured, made, then - timedelta(seconds=1))
+    assert is_overdue(configured, made, then + timedelta(seconds=1))
 
 
 def test_what_never_was_is_overdue_and_so_is_what_was_in_the_future() -> None:

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirrorback.cli import shapes, values, words
+from mirrorback.cli import clock, shapes, values, words
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import plain
 from mirrorback.cli.events import listener
 from mirrorback.cli.keeping import Keep
-from mirrorback.cli.options import DeltaMinSize, DryRun, Force, LargeFiles, Mode, Repo
+from mirrorback.cli.options import DeltaMinSize, DryRun, Force, LargeFiles, Mode
 from mirrorback.cli.session import Session
 
 if TYPE_CHECKING:
+    from mirrorback.engine.backup import BackupOptions, BackupResult
+    from mirrorback.engine.events import Events
     from mirrorback.model import Summary
 
 SOME_UNREADABLE = 3
@@ -28,8 +30,15 @@ def register(app: typer.Typer) -> None:
 
 def backup(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The folder to back up.")],
-    repo: Repo,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="The folder to back up; alone: the name of a configured backup."
+        ),
+    ],
+    repo: Annotated[
+        str | None, typer.Argument(metavar="[REPO]", help="The repository.", show_default=False)
+    ] = None,
     init: Annotated[
         bool, typer.Option("--init", help="Make the repository first where there is none.")
     ] = False,
@@ -74,7 +83,8 @@ def backup(
 ) -> int:
     """Make the mirror equal to the source, and keep what it was.
 
-    What it was becomes a dated folder beside the mirror.
+    What it was becomes a dated folder beside the mirror.  A configured backup is made by its
+    name alone, with the options that are configured.
 
     Exit code 3: done, but some of the source could not be read.
     """
@@ -99,7 +109,7 @@ def backup(
         policy=keep.policy(),
     )
     with listener(session, stream=True) as events:
-        result = engine.backup(source, repo, options, session.now, events)
+        result = _made(session, source, repo, options, events)
         # A dry run's changes are the result; those of a real run were told on the way.
         if dry_run and (session.json or not session.quiet):
             for change in result.changes:
@@ -109,6 +119,20 @@ def backup(
     elif not session.quiet:
         _show(session, result.summary, dry_run)
     return SOME_UNREADABLE if result.summary.errors else 0
+
+
+def _made(
+    session: Session, source: str, repo: str | None, options: BackupOptions, events: Events
+) -> BackupResult:
+    """Make the backup of a folder, or the one that is configured as `source`."""
+    if repo is not None:
+        from mirrorback.engine.backup import backup
+
+        return backup(source, session.repository(repo), options, session.now, events)
+    from mirrorback.engine.night import by_hand, configuration, diary
+
+    found = configuration.in_use(session.config, session.now)
+    return by_hand.back_up(found, source, options, diary.known_folder(), clock.now, events)
 
 
 def _show(session: Session, summary: Summary, dry_run: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mirrorback.cli import shapes, words
+from mirrorback.cli import shapes, values, words
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import plain
 from mirrorback.cli.output import complain
@@ -32,13 +32,14 @@ def config(
     ] = "show",
 ) -> int:
     """Show the configuration, check it, or open it in an editor."""
-    if action not in ACTIONS:
-        raise UsageError(f"config {plain(action)}: give show, check or edit")
+    values.action("config", action, ACTIONS)
     from mirrorback.engine.night import configuration
 
     file = session.configuration_file()
     if action == "edit":
-        configuration.edit(file)
+        from mirrorback.engine.night import entries
+
+        entries.edit(file)
     found = configuration.load(file, session.now)
     if action == "show":
         found.require_sound()

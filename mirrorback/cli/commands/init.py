@@ -42,10 +42,11 @@ def init(
     permissions = values.mode(mode)
     size, large = values.size(delta_min_size), values.large_files(large_files)
     from mirrorback.engine.create import create
-    from mirrorback.engine.night import configuration
+    from mirrorback.engine.night import entries
 
     if name is not None:
-        configuration.require_free(session.configuration_file(), name, session.now)
+        file = session.configuration_file()
+        entries.require_addable(file, name, source, repo, session.now)
     found = create(
         repo,
         source,
@@ -56,7 +57,6 @@ def init(
         large_files=large,
     )
     if name is not None:
-        file = session.configuration_file()
-        configuration.add_made(file, name, source, repo, session.now)
+        entries.add_made(session.configuration_file(), name, source, repo, session.now)
     show(session, found)
     return 0

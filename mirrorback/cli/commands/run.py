@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +19,7 @@ from mirrorback.errors import MirrorbackError, UsageError
 
 if TYPE_CHECKING:
     from mirrorback.engine.night.configuration import Configuration, Configured
-    from mirrorback.engine.night.running import Outcome
+    from mirrorback.engine.night.outcome import Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -36,22 +38,37 @@ def run(
     if_due: Annotated[
         bool, typer.Option("--if-due", help="Skip what has run since its schedule last came.")
     ] = False,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            "--wait",
+            metavar="TIME",
+            help="Wait so long for another run on the same drive.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Run configured backups: back up, thin, verify a slice.
 
     One that fails does not stop the others; the worst exit code counts.
     """
     from mirrorback.engine.night import configuration, diary
-    from mirrorback.engine.night.running import Run, worst
+    from mirrorback.engine.night.outcome import worst
+    from mirrorback.engine.night.running import Run, parse_duration
 
-    found = configuration.in_use(session.config, session.now)
-    chosen = _chosen(found, names or [])
+    patience = timedelta() if wait is None else parse_duration(wait)
+    try:
+        found = configuration.in_use(session.config, session.now)
+        chosen = _chosen(found, names or [])
+    except MirrorbackError as error:
+        _show_unwatched(str(error))
+        raise
     try:
         where = diary.folder()
     except MirrorbackError as error:
         complain(f"warning: {error}")
         where = None
-    night = Run(clock.now, where, if_present=if_present, if_due=if_due)
+    night = Run(clock.now, where, if_present=if_present, if_due=if_due, wait=patience)
     codes = []
     for backup in chosen:
         with listener(session, stream=True) as events:
@@ -61,6 +78,7 @@ def run(
     if found.mistakes and not names:
         for mistake in found.mistakes:
             complain(plain(mistake))
+        _show_unwatched(found.mistakes[0])
         codes.append(UsageError.exit_code)
     return worst(codes)
 
@@ -80,6 +98,14 @@ def _chosen(found: Configuration, names: list[str]) -> list[Configured]:
             raise UsageError(f"no backup is configured as {plain(name)} in {plain(found.file)}")
         chosen[name] = backup
     return list(chosen.values())
+
+
+def _show_unwatched(mistake: str) -> None:
+    """Show a mistake of the configuration on the desktop, where no person sees this run."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        from mirrorback.engine.night.notifying import notify_of_configuration
+
+        notify_of_configuration(mistake)
 
 
 def _tell(session: Session, outcome: Outcome) -> None:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mirrorback.cli import values
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import plain
 from mirrorback.cli.session import Session
-from mirrorback.errors import UsageError
 
 if TYPE_CHECKING:
-    from mirrorback.engine.night.schedule import Backend, Job
+    from mirrorback.engine.night.schedule import Job, Written
 
-ACTIONS = ("show", "install", "remove")
+ACTIONS = ("install", "remove", "show")
 
 
 def register(app: typer.Typer) -> None:
@@ -41,41 +41,42 @@ def schedule(
     ] = False,
 ) -> int:
     """Let the configured backups run by themselves, at their times."""
-    if action not in ACTIONS:
-        raise UsageError(f"schedule {plain(action)}: give install, remove or show")
+    values.action("schedule", action, ACTIONS)
     from mirrorback.engine.night import configuration
     from mirrorback.engine.night import schedule as engine
 
-    chosen = engine.backend(backend)
     if action == "remove":
-        removed = chosen.remove()
-        if session.json:
-            session.out.json({"removed": removed})
-        elif not session.quiet:
-            session.out.line(f"removed: {', '.join(map(plain, removed)) or 'nothing was there'}")
+        _removed(session, engine.remove(backend))
         return 0
+    engine.chosen_name(backend)  # tells first what was typed wrong
     jobs = engine.jobs(configuration.in_use(session.config, session.now), on_mount=on_mount)
     if action == "install":
-        return _install(session, chosen, jobs)
-    return _show(session, chosen, jobs)
+        _installed(session, jobs, engine.install(backend, jobs, session.now))
+    else:
+        _show(session, jobs, engine.show(backend, jobs, session.now))
+    return 0
 
 
-def _install(session: Session, chosen: Backend, jobs: list[Job]) -> int:
-    notes = chosen.install(jobs, session.now)
+def _removed(session: Session, removed: list[str]) -> None:
+    if session.json:
+        session.out.json({"removed": removed})
+    elif not session.quiet:
+        session.out.line(f"removed: {', '.join(map(plain, removed)) or 'nothing was there'}")
+
+
+def _installed(session: Session, jobs: list[Job], notes: list[str]) -> None:
     if session.json:
         session.out.json({"installed": [job.name for job in jobs], "notes": notes})
-        return 0
+        return
     if not session.quiet:
         _next(session, jobs)
     for note in notes:
         session.out.line(plain(note))
-    return 0
 
 
-def _show(session: Session, chosen: Backend, jobs: list[Job]) -> int:
+def _show(session: Session, jobs: list[Job], written: list[Written]) -> None:
     from mirrorback.engine.night.schedule import coming
 
-    written = chosen.show(jobs, session.now)
     if session.json:
         runs = [
             {
@@ -87,14 +88,13 @@ def _show(session: Session, chosen: Backend, jobs: list[Job]) -> int:
         ]
         files = [{"path": one.where, "text": one.text} for one in written]
         session.out.json({"runs": runs, "files": files})
-        return 0
+        return
     for one in written:
         session.out.line(f"==> {plain(one.where)}")
         for line in one.text.splitlines():
             session.out.line(plain(line.expandtabs(2)))
         session.out.line()
     _next(session, jobs)
-    return 0
 
 
 def _next(session: Session, jobs: list[Job]) -> None:

@@ -12,7 +12,6 @@ from mirrorback.cli import shapes, table
 from mirrorback.cli.command import add
 from mirrorback.cli.escape import plain
 from mirrorback.cli.session import Session
-from mirrorback.errors import MirrorbackError
 
 if TYPE_CHECKING:
     from mirrorback.engine.night.standing import Status
@@ -35,11 +34,7 @@ def status(session: Session) -> int:
 
     found = configuration.in_use(session.config, session.now)
     found.require_sound()
-    try:
-        where = diary.folder()
-    except MirrorbackError:
-        where = None
-    states = look(found.backups, session.now, where)
+    states = look(found.backups, session.now, diary.known_folder())
     if session.json:
         session.out.array(map(shapes.status, states))
     else:

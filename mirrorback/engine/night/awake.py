@@ -46,7 +46,7 @@ def awake() -> Iterator[None]:
 
 def _command() -> list[str] | None:
     if sys.platform == "darwin":
-        return ["caffeinate", "-i", "-w", str(os.getpid())]
+        return ["caffeinate", "-i", "cat"]
     if os.path.isdir("/run/systemd/system") and shutil.which("systemd-inhibit"):
         who = ["--what=sleep", "--who=mirrorback", f"--why={WHY}", "--mode=block"]
         return ["systemd-inhibit", *who, "cat"]

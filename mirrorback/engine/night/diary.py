@@ -11,13 +11,16 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from mirrorback.errors import DriveError
-from mirrorback.store import durable, tree
+from mirrorback.store import durable, tree, turn
 
 SYSTEM = "/var/lib/mirrorback"
+TURNS = "turns"  # the folder below it of locks on drives
 RESULTS = ("ok", "incomplete", "failed", "skipped")
 
 
@@ -33,6 +36,15 @@ class Page:
     last_success: str | None = None  # when the last snapshot was made
     last_check: str | None = None  # when a run last found nothing new
     pinned: tuple[str, ...] = ()  # snapshots that a mass change has pinned
+    told: str | None = None  # when a person was last told of something
+    told_of: str | None = None  # and of what; None after a run that ended well
+
+    def of(self, repository_id: str | None) -> Page:
+        """What is known of a repository: nothing, where the page is about another."""
+        known = self.repository_id is not None and repository_id is not None
+        if known and self.repository_id != repository_id:
+            return Page(self.name, repository_id)
+        return dataclasses.replace(self, repository_id=repository_id or self.repository_id)
 
 
 def folder() -> str:
@@ -50,6 +62,13 @@ def folder() -> str:
         if os.path.isabs(found):
             return found
     raise DriveError("there is no home folder (HOME): nothing can be remembered of the runs")
+
+
+def known_folder() -> str | None:
+    """The same; None where a person has no home."""
+    with contextlib.suppress(DriveError):
+        return folder()
+    return None
 
 
 def read(where: str, name: str) -> Page:
@@ -80,15 +99,33 @@ def _page(name: str, found: Any) -> Page:
     return Page(**values)
 
 
-def write(where: str, page: Page) -> None:
-    """Put down what is known of a backup, durably.  Raises OSError."""
-    os.makedirs(where, mode=0o700, exist_ok=True)
-    opened = os.open(where, tree.DIRECTORY_FLAGS)
+def update(where: str, name: str, change: Callable[[Page], Page]) -> None:
+    """Put down what is known of a backup by now, durably; what another run has written
+    meanwhile is not lost.  Raises OSError."""
+    with opened(where) as folder, turn.alone(folder):
+        text = json.dumps(dataclasses.asdict(change(read(where, name))), indent=1)
+        durable.replace(folder, _file(name), (text + "\n").encode())
+
+
+@contextlib.contextmanager
+def opened(where: str, *names: str) -> Iterator[int]:
+    """A descriptor of the folder of the diary, or of one below it, made where there is none.
+    Raises OSError."""
+    path = os.path.join(where, *names)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    folder = os.open(path, tree.DIRECTORY_FLAGS)
     try:
-        text = json.dumps(dataclasses.asdict(page), indent=1)
-        durable.replace(opened, _file(page.name), (text + "\n").encode())
+        yield folder
     finally:
-        os.close(opened)
+        os.close(folder)
+
+
+def moment(text: str | None, now: datetime) -> datetime | None:
+    """A time as pages have it, in the zone of `now`; None where it is none."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        found = datetime.fromisoformat(text or "")
+        return None if found.tzinfo is None else found.astimezone(now.tzinfo)
+    return None
 
 
 def _file(name: str) -> bytes:

@@ -7,33 +7,34 @@ kept.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mirrorback.engine.night import limited
+
 KEPT = 32 << 10  # bytes of output, of the beginning and of the end each
-GRACE_S = 5.0  # between asking a hook to end and ending it
 LINGER_S = 0.5  # for output of what a hook has left behind
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a hook ended: its exit code, negative for a signal, None where it took too long; and
-    what it printed, shortened in the middle."""
+    """How a hook ended: its exit code, negative for a signal, None where it took too long, or
+    could not be started, for `trouble`; and what it printed, shortened in the middle."""
 
     code: int | None
     output: str
+    trouble: str | None = None
 
     @property
     def failed(self) -> str | None:
         """In words, where it did not end well."""
         if self.code == 0:
             return None
+        if self.trouble is not None:
+            return f"cannot be started: {self.trouble}"
         if self.code is None:
             return "took too long, and was ended"
         if self.code < 0:
@@ -58,15 +59,11 @@ def run_hook(command: str, values: Mapping[str, str], limit_s: float) -> Ended:
             env=environment,
             start_new_session=True,
         )
+    except OSError as error:  # a command that is too long, no shell, no memory
+        return Ended(None, "", error.strerror or str(error))
     finally:
         os.close(theirs)
-    try:
-        code = _wait(process, limit_s)
-    except BaseException:
-        _end(process)
-        raise
-    if code is None:
-        _end(process)
+    code = limited.wait(process, limit_s)
     reader.join(LINGER_S)
     kept.stop = True  # what the hook has started may print on, to nobody
     return Ended(code, kept.text())
@@ -79,28 +76,6 @@ def _fit(value: str) -> str:
         .encode("utf-8", "surrogateescape")[: 96 << 10]
         .decode("utf-8", "surrogateescape")
     )
-
-
-def _wait(process: subprocess.Popen[bytes], limit_s: float) -> int | None:
-    until = time.monotonic() + limit_s
-    while True:  # in steps, so that a signal to us is heard
-        left = until - time.monotonic()
-        if left <= 0:
-            return None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(min(0.2, left))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command and all that it has started and not set free."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-            break
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # what did not heed the first
 
 
 class _Kept:

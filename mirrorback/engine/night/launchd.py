@@ -29,15 +29,7 @@ class Launchd:
 
     def show(self, jobs: Sequence[Job], now: datetime) -> list[Written]:
         """The property lists."""
-        return [
-            Written(self._path(job.name), plistlib.dumps(self._agent(job)).decode()) for job in jobs
-        ]
-
-    def _agent(self, job: Job) -> dict[str, object]:
-        agent = units.launchd_agent(job)
-        if agent is None:
-            raise UsageError(f"{job.name}: launchd cannot come at {job.schedule.text()}")
-        return agent
+        return [Written(self._path(job.name), _text(job)) for job in jobs]
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, f"{units.LABEL}{name}.plist")
@@ -77,3 +69,16 @@ class Launchd:
             path = os.path.join(self._folder, name)
             succeeded(["launchctl", "unload", path])
             os.unlink(path)
+
+
+def _text(job: Job) -> str:
+    """The property list of a job.  Raises UsageError."""
+    agent = units.launchd_agent(job)
+    if agent is None:
+        raise UsageError(f"{job.name}: launchd cannot come at {job.schedule.text()}")
+    try:
+        return plistlib.dumps(agent).decode()
+    except ValueError as error:  # control characters, bytes that are no text
+        raise UsageError(
+            f"{job.name}: no property list can hold the path of the program, or of {job.config!r}"
+        ) from error

@@ -1,111 +1,173 @@
-"""The run: what happens to one configured backup at night, from the lock to what is told of it."""
+"""The run: configured backups as at night, one after another, whatever becomes of each."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
+import os
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
-from mirrorback.engine.backup import BackupOptions, backup
 from mirrorback.engine.events import Events
-from mirrorback.engine.history import History
-from mirrorback.engine.night import diary
+from mirrorback.engine.night import diary, notifying
+from mirrorback.engine.night.account import Account
 from mirrorback.engine.night.awake import awake
-from mirrorback.engine.night.configuration import Configured, expanded, repository_of
+from mirrorback.engine.night.configuration import Configured, opened
 from mirrorback.engine.night.diary import Page
-from mirrorback.engine.night.hooks import run_hook
-from mirrorback.engine.verify import verify
-from mirrorback.errors import Damaged, MirrorbackError, NoRepository
-from mirrorback.model import Summary
-from mirrorback.plan import guards
-from mirrorback.plan.retention import read_policy
-from mirrorback.plan.verifying import Budget
-from mirrorback.store import lock
-from mirrorback.store.logbook import Log, forget_old
+from mirrorback.engine.night.nightly import Night
+from mirrorback.engine.night.outcome import NOT_DUE, Outcome, failed, skipped
+from mirrorback.errors import Interrupted, Locked, NoRepository
+from mirrorback.plan.durations import parse_duration as parse_duration
+from mirrorback.plan.overdue import is_to_come
+from mirrorback.store import lock, turn
 from mirrorback.store.repository import Repository, drive_errors
 
-HOOK_LIMIT_S = 3600.0
-INCOMPLETE = 3
-# From the least to the worst: the worst code of all backups is that of the run.
-SEVERITY = (0, INCOMPLETE, 11, 10, 5, 12, 2, 1, 4, 130, 143)
+BREATH_S = 1.0  # between two looks at a lock
+# What the system says where a drive, or a server, is not there; all else is trouble.
+AWAY = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOENT", "ENOTDIR", "ENODEV", "ENXIO", "ENOMEDIUM", "ENOTCONN", "ESTALE"),
+        *("ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+    )
+    if hasattr(errno, name)
+)
 
 Clock = Callable[[], datetime]
 
 
-class HookFailed(MirrorbackError):
-    """A hook did not end well."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one backup: `result` is ok, incomplete, failed or skipped."""
-
-    name: str
-    result: str
-    code: int
-    message: str
-    summary: Summary | None = None
-
-
-def worst(codes: list[int]) -> int:
-    """The exit code of a run of several backups."""
-    known = [code if code in SEVERITY else 1 for code in codes]
-    return max(known, key=SEVERITY.index, default=0)
+class _Skipped(Exception):
+    """This backup is not to be made now; why, in words."""
 
 
 class Run:
-    """Runs configured backups; the clock is passed in, the diary lies in a folder."""
+    """Runs configured backups.
 
-    def __init__(self, clock: Clock, where: str | None, *, if_present: bool, if_due: bool) -> None:
+    The clock is passed in, the diary lies in the folder `where`, if there is one.  `if_present`:
+    what has no drive is skipped; `if_due`: so is what has run since its schedule last came.
+    `wait` is how long another run on the same drive is waited for; without it, what is not due
+    is skipped then, and all else fails.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        where: str | None,
+        *,
+        if_present: bool = False,
+        if_due: bool = False,
+        wait: timedelta = timedelta(),
+    ) -> None:
         self._clock = clock
         self._where = where
         self._if_present = if_present
         self._if_due = if_due
+        self._wait_s = wait.total_seconds()
 
     def one(self, backup: Configured, events: Events) -> Outcome:
         """Run one.  Its failure is an outcome; only what interrupts the program is raised."""
-        page = Page(backup.name) if self._where is None else diary.read(self._where, backup.name)
-        if self._if_due and not is_due(backup, page, self._clock()):
-            return Outcome(backup.name, "skipped", 0, "is not due yet")
-        try:
-            path = repository_of(backup)
-            with drive_errors():
-                repo = Repository.open(path.encode("utf-8", "surrogateescape"))
-        except NoRepository as error:
-            if self._if_present:
-                return Outcome(backup.name, "skipped", 0, "the drive is not there")
-            return self._ended(backup, page, _failed(backup, error))
-        except MirrorbackError as error:
-            return self._ended(backup, page, _failed(backup, error))
-        with contextlib.closing(repo), awake():
-            log = Log.begin(repo, self._clock())
-            try:
-                found = _Night(backup, path, repo, self._clock, _Logged(events, log, self._clock))
-                outcome = found.run()
-                log.line(self._clock(), f"{outcome.result}: {outcome.message}")
-                with contextlib.suppress(OSError):
-                    forget_old(repo, self._clock().date())
-            finally:
-                log.end()
-            return self._ended(backup, replace(page, repository_id=repo.settings.id), outcome)
-
-    def _ended(self, backup: Configured, page: Page, outcome: Outcome) -> Outcome:
-        """Write the diary."""
-        now = self._clock().isoformat()
-        summary = outcome.summary
-        page = replace(page, last_run=now, last_result=outcome.result, message=outcome.message)
-        if summary is not None:
-            if summary.unchanged:
-                page = replace(page, last_check=now)
-            else:
-                page = replace(page, last_success=now)
-            page = replace(page, pinned=_pinned(backup, self._clock()))
-        if self._where is not None:
-            with contextlib.suppress(OSError):
-                diary.write(self._where, page)
+        account = Account(backup.name, backup.repository_id, self._where, self._clock, events)
+        night = Night(backup, self._clock, account)
+        with contextlib.ExitStack() as stack:
+            outcome = self._run(backup, night, account, stack)
+            if outcome.result == "failed":
+                night.tell_failure(outcome)
+            before = account.page
+            if outcome.result != "skipped":
+                account.end(outcome)
+        notifying.notify(backup, outcome, before, account, self._clock())
+        if night.interrupted is not None:
+            raise night.interrupted
         return outcome
+
+    def _run(
+        self, backup: Configured, night: Night, account: Account, stack: contextlib.ExitStack
+    ) -> Outcome:
+        """What comes of one; what was opened for it is closed by `stack`."""
+        begun = False
+        try:
+            self._require_due(backup, account)
+            repo = stack.enter_context(contextlib.closing(self._opened(backup)))
+            stack.enter_context(self._turn(repo, account))
+            self._require_due(backup, account)  # another run may have been waited for
+            stack.enter_context(awake())
+            account.begin(repo)
+            begun = True
+            return night.run(repo)
+        except _Skipped as why:
+            return skipped(backup.name, str(why))
+        except Exception as error:
+            if isinstance(error, Interrupted):
+                night.interrupted = error
+            if not begun:
+                account.begin(None)
+            return failed(backup.name, error)
+
+    def _require_due(self, backup: Configured, account: Account) -> None:
+        if self._if_due and not is_due(backup, account.page, self._clock()):
+            raise _Skipped(NOT_DUE)
+
+    def _opened(self, backup: Configured) -> Repository:
+        try:
+            return opened(backup)
+        except NoRepository as error:
+            if self._if_present and _is_away(error):
+                raise _Skipped("the drive is not there") from error
+            raise
+
+    @contextlib.contextmanager
+    def _turn(self, repo: Repository, account: Account) -> Iterator[None]:
+        """Wait until no other run works on this drive, nor holds this repository; then it is
+        our turn.  Raises Locked where that takes too long."""
+        until = time.monotonic() + self._wait_s
+        fd = self._drive(repo)
+        if fd is None and self._if_due and not self._wait_s:
+            raise _Skipped("another run works on this drive")
+        if fd is None and self._wait_s:
+            account.warning("another run works on this drive, and is waited for")
+        while fd is None and time.monotonic() < until:
+            time.sleep(BREATH_S)
+            fd = self._drive(repo)
+        try:
+            self._until_free(repo, account, until)
+            yield
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+    def _drive(self, repo: Repository) -> int | None:
+        """A lock on the drive, among the runs of this person; None while another has it."""
+        if self._where is not None:
+            with contextlib.suppress(OSError), diary.opened(self._where, diary.TURNS) as folder:
+                return turn.take(folder, b"%d" % repo.identity()[0])
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _until_free(self, repo: Repository, account: Account, until: float) -> None:
+        """Look whether another run holds the repository, before anything of the person's runs."""
+        told = False
+        while True:
+            try:
+                with drive_errors():
+                    lock.Lock.take(repo.inner).release()
+                return
+            except Locked as error:
+                if time.monotonic() < until:
+                    if not told:
+                        account.warning(str(error))
+                    told = True
+                    time.sleep(BREATH_S)
+                elif self._if_due and not self._wait_s:
+                    raise _Skipped(str(error)) from error
+                else:
+                    raise
+
+
+def _is_away(error: NoRepository) -> bool:
+    """Whether the drive is not there, or nothing of ours is on it: not where it may not be
+    read, or fails."""
+    cause = error.__cause__
+    return not isinstance(cause, OSError) or cause.errno in AWAY
 
 
 def is_due(backup: Configured, page: Page, now: datetime) -> bool:
@@ -114,165 +176,7 @@ def is_due(backup: Configured, page: Page, now: datetime) -> bool:
         last = datetime.fromisoformat(page.last_run or "")
     except ValueError:
         return True
-    if backup.schedule is None or last.tzinfo is None or last > now + timedelta(days=1):
+    if backup.schedule is None or last.tzinfo is None or is_to_come(last, now):
         return True
     coming = backup.schedule.after(last.astimezone(now.tzinfo))
     return coming is not None and coming <= now
-
-
-def _pinned(backup: Configured, now: datetime) -> tuple[str, ...]:
-    with contextlib.suppress(MirrorbackError), History.open(repository_of(backup), now) as history:
-        return tuple(s.name for s in history.snapshots() if guards.holds_thinning(s.pinned))
-    return ()
-
-
-def _failed(backup: Configured, error: MirrorbackError) -> Outcome:
-    return Outcome(backup.name, "failed", error.exit_code, str(error))
-
-
-class _Logged(Events):
-    """Tells a listener, and writes what matters into the log."""
-
-    def __init__(self, events: Events, log: Log, clock: Clock) -> None:
-        self._events = events
-        self._log = log
-        self._clock = clock
-        self.wants_changes = events.wants_changes
-        self.phase = events.phase  # type: ignore[method-assign]
-        self.advance = events.advance  # type: ignore[method-assign]
-        self.change = events.change  # type: ignore[method-assign]
-
-    def warning(self, message: str, path: bytes | None = None) -> None:
-        """Tell and write."""
-        self.note(f"warning: {_about(message, path)}")
-        self._events.warning(message, path)
-
-    def error(self, message: str, path: bytes | None = None) -> None:
-        """Tell and write."""
-        self.note(_about(message, path))
-        self._events.error(message, path)
-
-    def note(self, text: str) -> None:
-        """Write lines."""
-        for line in text.splitlines():
-            shown = "".join(char if char.isprintable() else "?" for char in line)
-            self._log.line(self._clock(), shown)
-
-
-def _about(message: str, path: bytes | None) -> str:
-    return message if path is None else f"{path.decode('utf-8', 'backslashreplace')}: {message}"
-
-
-class _Night:
-    """One backup whose drive is there."""
-
-    def __init__(
-        self, backup: Configured, path: str, repo: Repository, clock: Clock, events: _Logged
-    ) -> None:
-        self._backup = backup
-        self._path = path
-        self._repo = repo
-        self._clock = clock
-        self._events = events
-        self._summary: Summary | None = None
-
-    def run(self) -> Outcome:
-        """Before, backup, thin, verify, after; and what is told where it failed."""
-        outcome = Outcome(self._backup.name, "failed", 1, "was interrupted")
-        began = False
-        try:
-            with drive_errors():
-                lock.Lock.take(self._repo.inner).release()  # before anything of the person's runs
-            self._hook("before", self._backup.before, None)
-            began = True
-            outcome = self._backed_up()
-        except MirrorbackError as error:
-            outcome = replace(_failed(self._backup, error), summary=self._summary)
-        finally:
-            if began:
-                try:
-                    self._hook("after", self._backup.after, outcome)
-                except HookFailed as error:
-                    if outcome.code in (0, INCOMPLETE):
-                        outcome = replace(_failed(self._backup, error), summary=self._summary)
-            if outcome.result == "failed":
-                with contextlib.suppress(HookFailed):
-                    self._hook("on-failure", self._backup.on_failure, outcome)
-        return outcome
-
-    def _backed_up(self) -> Outcome:
-        name, source = self._backup.name, expanded(self._backup.source)
-        result = backup(source, self._path, options(self._backup), self._clock(), self._events)
-        self._summary = summary = result.summary
-        problems = list(self._verified())
-        if problems:
-            raise Damaged(
-                f"{len(problems):,} damaged: `mirrorback verify {name}` tells, and"
-                f" `mirrorback repair {name}` mends: {problems[0]}"
-            )
-        if summary.errors:
-            said = f"{summary.errors:,} could not be read: the snapshot is incomplete"
-            return Outcome(name, "incomplete", INCOMPLETE, said, summary)
-        said = "nothing changed" if summary.unchanged else f"made {summary.snapshot}"
-        return Outcome(name, "ok", 0, said, summary)
-
-    def _verified(self) -> Iterator[str]:
-        """A slice of the repository, the longest unverified first; what is wrong."""
-        if self._backup.verify is None:
-            return
-        part = Budget(max(1, int(self._backup.verify.total_seconds())))
-        for problem in verify(self._path, self._clock(), self._events, part):
-            line = _about(problem.problem, problem.path)
-            self._events.note(line)
-            yield line
-
-    def _hook(self, key: str, command: str | None, outcome: Outcome | None) -> None:
-        """Run a hook of the person's.  Raises HookFailed."""
-        if command is None:
-            return
-        summary = None if outcome is None else outcome.summary
-        values = {
-            "MIRRORBACK_NAME": self._backup.name,
-            "MIRRORBACK_RESULT": "" if outcome is None else outcome.result,
-            "MIRRORBACK_MESSAGE": "" if outcome is None else outcome.message,
-            "MIRRORBACK_SUMMARY": "" if summary is None else json.dumps(asdict(summary)),
-        }
-        ended = run_hook(command, values, HOOK_LIMIT_S)
-        if ended.output:
-            self._events.note(f"{key} says:\n{ended.output}")
-        if ended.failed is not None:
-            self._events.warning(f"{key} {ended.failed}")
-            last = (ended.output.strip().splitlines() or [""])[-1]
-            raise HookFailed(f"{key} {ended.failed}" + (f": {last}" if last else ""))
-
-
-def options(backup: Configured) -> BackupOptions:
-    """A configured backup's options, as `backup` takes them.  Raises UsageError."""
-    return BackupOptions(
-        checksum=backup.checksum,
-        always=backup.always,
-        allow_empty_source=backup.allow_empty_source,
-        one_file_system=backup.one_file_system,
-        exclude=backup.exclude,
-        exclude_from=tuple(expanded(name) for name in backup.exclude_from),
-        exclude_caches=backup.exclude_caches,
-        exclude_if_present=backup.exclude_if_present,
-        exclude_larger_than=backup.exclude_larger_than,
-        delta_min_size=backup.delta_min_size,
-        large_files=backup.large_files,
-        policy=read_policy(
-            keep_last=_typed(backup.keep_last),
-            keep_hourly=_typed(backup.keep_hourly),
-            keep_daily=_typed(backup.keep_daily),
-            keep_weekly=_typed(backup.keep_weekly),
-            keep_monthly=_typed(backup.keep_monthly),
-            keep_yearly=_typed(backup.keep_yearly),
-            keep_within=backup.keep_within,
-            time_machine=backup.time_machine,
-            min_free=backup.min_free,
-        ),
-    )
-
-
-def _typed(count: int | None) -> str | None:
-    return None if count is None else str(count)

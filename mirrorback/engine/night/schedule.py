@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from mirrorback.engine.night import diary
 from mirrorback.engine.night.configuration import Configuration, expanded
 from mirrorback.errors import UsageError
 from mirrorback.plan.units import Job as Job
-from mirrorback.plan.units import Written
+from mirrorback.plan.units import Written as Written
 
 BACKENDS = ("systemd", "launchd", "cron")
 
@@ -67,7 +68,15 @@ def coming(made: Iterable[Job], now: datetime) -> list[Coming]:
 
 
 def _program() -> tuple[str, ...]:
-    """The program as it was started, by its absolute path."""
+    """The program as it was started, by its absolute path, with the folder of the diary where
+    that is not the usual one: a scheduler knows nothing of our environment."""
+    names = ("MIRRORBACK_STATE_DIR", "XDG_STATE_HOME")
+    if not any(map(os.environ.get, names)) or (where := diary.known_folder()) is None:
+        return _started()
+    return ("/usr/bin/env", f"MIRRORBACK_STATE_DIR={where}", *_started())
+
+
+def _started() -> tuple[str, ...]:
     started = os.path.abspath(sys.argv[0])
     if os.access(started, os.X_OK) and os.path.basename(started) == "mirrorback":
         return (started,)
@@ -85,16 +94,52 @@ def _mount_of(path: str) -> str:
     return at
 
 
-def backend(asked: str | None) -> Backend:
+def install(asked: str | None, made: Sequence[Job], now: datetime) -> list[str]:
+    """Let these jobs, and no other of ours, run by the scheduler that was asked for, else by the
+    best there is; what a person should know besides.  Raises MirrorbackError."""
+    chosen = chosen_name(asked)
+    notes = _named(chosen).install(made, now)
+    for other in _here():
+        if other != chosen and (gone := _named(other).remove()):
+            notes.append(f"no longer run by {other}: {', '.join(gone)}")
+    return notes
+
+
+def remove(asked: str | None) -> list[str]:
+    """Take away all that is ours, of one scheduler or of all; the names of what was.  Raises
+    MirrorbackError."""
+    names = _here() if asked is None else [chosen_name(asked)]
+    return [gone for name in names for gone in _named(name).remove()]
+
+
+def show(asked: str | None, made: Sequence[Job], now: datetime) -> list[Written]:
+    """What `install` would write.  Raises MirrorbackError."""
+    return _named(chosen_name(asked)).show(made, now)
+
+
+def chosen_name(asked: str | None) -> str:
     """The scheduler that was asked for, else the best there is.  Raises UsageError."""
+    if asked is not None:
+        if asked not in BACKENDS:
+            raise UsageError(f"--backend {asked}: give systemd, launchd or cron")
+        return asked
+    if os.path.isdir("/run/systemd/system"):
+        return "systemd"
+    here = [name for name in _here() if name != "systemd"]
+    if not here:
+        raise UsageError("there is neither systemd, nor launchd, nor cron here")
+    return here[0]
+
+
+def _here() -> list[str]:
+    """The schedulers that something of ours may be with, the best first."""
+    found = ["launchd"] if sys.platform == "darwin" else ["systemd"]
+    return found + (["cron"] if shutil.which("crontab") else [])
+
+
+def _named(name: str) -> Backend:
     from mirrorback.engine.night import cron, launchd, systemd
 
-    if asked is not None and asked not in BACKENDS:
-        raise UsageError(f"--backend {asked}: give systemd, launchd or cron")
-    if asked == "systemd" or (asked is None and os.path.isdir("/run/systemd/system")):
+    if name == "systemd":
         return systemd.Systemd(systemd.home(), user=os.geteuid() != 0)
-    if asked == "launchd" or (asked is None and sys.platform == "darwin"):
-        return launchd.Launchd(launchd.home())
-    if asked is None and not shutil.which("crontab"):
-        raise UsageError("there is neither systemd, nor launchd, nor cron here")
-    return cron.Cron()
+    return launchd.Launchd(launchd.home()) if name == "launchd" else cron.Cron()

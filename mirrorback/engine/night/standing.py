@@ -10,7 +10,7 @@ from datetime import datetime
 from mirrorback.engine.history import History
 from mirrorback.engine.night import diary
 from mirrorback.engine.night.configuration import Configured, repository_of
-from mirrorback.engine.night.diary import Page
+from mirrorback.engine.night.diary import Page, moment
 from mirrorback.errors import MirrorbackError
 from mirrorback.model import Snapshot
 from mirrorback.plan import guards, overdue
@@ -49,20 +49,21 @@ def status(backups: Iterable[Configured], now: datetime, where: str | None) -> l
 
 def _one(backup: Configured, now: datetime, where: str | None) -> Status:
     page = Page(backup.name) if where is None else diary.read(where, backup.name)
-    if page.repository_id != backup.repository_id and backup.repository_id is not None:
-        page = Page(backup.name)  # of another repository that had this name
-    success, check = _moment(page.last_success, now), _moment(page.last_check, now)
-    pinned = tuple(Pinned(name, guards.MASS_CHANGE) for name in page.pinned)
-    absent = None
+    page = page.of(backup.repository_id)
+    absent, found = None, None
     try:
         with History.open(repository_of(backup), now) as history:
+            page = page.of(history.repo.settings.id)
             snapshots = history.snapshots()
-            success = _newer(success, _taken(snapshots, now))
-            check = _newer(check, _checked(history, snapshots, now))
+            found = _taken(snapshots, now), _checked(history, snapshots, now)
             pinned = _pinned(snapshots)
     except MirrorbackError as error:
+        pinned = tuple(Pinned(name, guards.MASS_CHANGE) for name in page.pinned)
         absent = str(error)
-    last = _newer(success, check)
+    taken, checked = found or (None, None)
+    success = overdue.newest((moment(page.last_success, now), taken), now)
+    check = overdue.newest((moment(page.last_check, now), checked), now)
+    last = overdue.newest((success, check), now)
     return Status(
         name=backup.name,
         last_success=success,
@@ -89,9 +90,10 @@ def _taken(snapshots: list[Snapshot], now: datetime) -> datetime | None:
 
 
 def _checked(history: History, snapshots: list[Snapshot], now: datetime) -> datetime | None:
-    """When the source was last found as the newest snapshot has it."""
+    """When the source was last found as the newest snapshot has it; by a clock that was set back
+    since the snapshot, it may seem to be before that."""
     found = history.catalog.property("checked")
-    if not isinstance(found, int) or not snapshots or found <= snapshots[-1].time:
+    if not isinstance(found, int) or not snapshots or found == snapshots[-1].time:
         return None
     return _instant(found, now)
 
@@ -100,14 +102,3 @@ def _instant(ns: int, now: datetime) -> datetime | None:
     with contextlib.suppress(ValueError, OverflowError, OSError):
         return datetime.fromtimestamp(ns // SECOND, now.tzinfo)
     return None
-
-
-def _moment(text: str | None, now: datetime) -> datetime | None:
-    with contextlib.suppress(ValueError, TypeError):
-        moment = datetime.fromisoformat(text or "")
-        return None if moment.tzinfo is None else moment.astimezone(now.tzinfo)
-    return None
-
-
-def _newer(one: datetime | None, other: datetime | None) -> datetime | None:
-    return max(filter(None, (one, other)), default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from mirrorback.engine.night.commands import put, succeeded, writing
@@ -13,6 +13,8 @@ from mirrorback.engine.night.configuration import expanded
 from mirrorback.errors import Refused
 from mirrorback.plan import units
 from mirrorback.plan.units import Job, Written
+
+WANTS = ".wants"  # what a folder is called, behind a unit's name, that holds links to others
 
 
 def home() -> str:
@@ -53,10 +55,7 @@ class Systemd:
             for name, text in wanted.items():
                 if self._text(name) != text:
                     put(self._folder, name, text)
-            for job in jobs:
-                self._want(f"mirrorback-{job.name}.timer", "timers.target")
-                if job.mount is not None:
-                    self._want(f"mirrorback-{job.name}.service", units.mount_unit(job.mount))
+            self._want_only(dict(pair for job in jobs for pair in _wanting(job)))
         notes = []
         if self._control("daemon-reload"):
             for job in jobs:
@@ -102,25 +101,40 @@ class Systemd:
         for name in sorted(names, reverse=True):  # the timer before what it starts
             if name.endswith(".timer"):
                 self._control("stop", name)
-            for entry in os.listdir(self._folder):
-                if entry.endswith(".wants"):
-                    link = os.path.join(self._folder, entry, name)
-                    if os.path.islink(link):
-                        os.unlink(link)
-                        with contextlib.suppress(OSError):
-                            os.rmdir(os.path.dirname(link))
+            self._unwant(name)
             os.unlink(os.path.join(self._folder, name))
 
-    def _want(self, name: str, by: str) -> None:
-        """What `systemctl enable` does, also where systemd does not run."""
-        folder = os.path.join(self._folder, by + ".wants")
-        os.makedirs(folder, exist_ok=True)
-        link = os.path.join(folder, name)
-        if not os.path.islink(link):
-            os.symlink(os.path.join(self._folder, name), link)
+    def _want_only(self, wanted: Mapping[str, str | None]) -> None:
+        """Let units be wanted by others, each by one or none: what `systemctl enable` does, also
+        where systemd does not run."""
+        for name, by in wanted.items():
+            self._unwant(name, besides=by)
+            if by is not None:
+                folder = os.path.join(self._folder, by + WANTS)
+                os.makedirs(folder, exist_ok=True)
+                link = os.path.join(folder, name)
+                if not os.path.islink(link):
+                    os.symlink(os.path.join(self._folder, name), link)
+
+    def _unwant(self, name: str, *, besides: str | None = None) -> None:
+        """Remove the links that want a unit, but one."""
+        for entry in os.listdir(self._folder):
+            link = os.path.join(self._folder, entry, name)
+            wants = entry.endswith(WANTS) and entry.removesuffix(WANTS) != besides
+            if wants and os.path.islink(link):
+                os.unlink(link)
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.dirname(link))
 
     def _control(self, *arguments: str) -> bool:
         return succeeded(["systemctl", *(["--user"] if self._user else []), *arguments])
+
+
+def _wanting(job: Job) -> list[tuple[str, str | None]]:
+    """The units of a job, each with what wants it."""
+    mount = None if job.mount is None else units.mount_unit(job.mount)
+    name = f"mirrorback-{job.name}"
+    return [(f"{name}.timer", "timers.target"), (f"{name}.service", mount)]
 
 
 def _user() -> str:

@@ -1,0 +1,170 @@
+"""Changes of a configuration that keep its comments, by the program and in an editor."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from mirrorback.engine.night.configuration import ConfigurationError, Configured, load, read
+from mirrorback.errors import UsageError
+from mirrorback.plan import configuration as plan
+from mirrorback.store import durable, tree, turn
+from mirrorback.store.repository import Repository, drive_errors
+
+EXAMPLE = """\
+# What mirrorback backs up, and when: see `man mirrorback.toml`.
+#
+# [backup.home]
+# source = "/home/alice"
+# repository = "/media/alice/Backup/home"
+# exclude = [".cache/", "*.tmp"]
+# exclude-caches = true
+# keep-hourly = 24
+# keep-daily = 30
+# keep-weekly = 52
+# schedule = "daily 02:00"
+# overdue-after = "3d"
+"""
+HEAD = "# What mirrorback backs up: see `man mirrorback.toml`.\n"
+
+
+def add_made(file: str, name: str, source: str, repository: str, now: datetime) -> None:
+    """Write an entry for a repository that has just been made.  Raises MirrorbackError."""
+    path = os.path.abspath(repository)
+    with drive_errors():
+        repo = Repository.open(os.fsencode(path))
+        identity = repo.settings.id
+        repo.close()
+    entry = {"source": os.path.realpath(source), "repository": path, "repository-id": identity}
+    try:
+        _require_free(file, name, now)
+        _put(file, name, entry, now)
+    except UsageError as error:
+        shown = ", ".join(f"{key} = {json.dumps(value)}" for key, value in entry.items())
+        raise UsageError(
+            f"the repository is made, but {error}; write it yourself: [backup.{name}] {shown}"
+        ) from error
+
+
+def require_addable(file: str, name: str, source: str, repository: str, now: datetime) -> None:
+    """Raises UsageError where no entry of that name can be written: the configuration has one,
+    or mistakes, or is read-only; the name is none, or a path is not UTF-8."""
+    _require_free(file, name, now)
+    for key, value in (("source", os.path.realpath(source)), ("repository", repository)):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the path of the {key} is not UTF-8: TOML cannot hold it") from error
+    place = os.path.realpath(file)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.access(place, os.W_OK) or not os.access(os.path.dirname(place), os.W_OK):
+        raise UsageError(f"{file} is read-only: allow yourself to write it, or give --config FILE")
+
+
+def _require_free(file: str, name: str, now: datetime) -> None:
+    if not plan.NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no name: give letters, digits, `_`, `-` and `.`")
+    found = load(file, now)
+    found.require_sound()
+    if found.named(name) is not None:
+        raise UsageError(f"{file} has a backup named {name} already: choose another name")
+
+
+def fill_in_id(file: str, backup: Configured, identity: str, now: datetime) -> None:
+    """Write the repository's id into an entry that has none.  Raises UsageError where that is
+    impossible, which says what to write."""
+    try:
+        if not plan.ID.fullmatch(identity):
+            raise UsageError("the repository has an odd id")
+        _put(file, backup.name, {"repository-id": identity}, now)
+    except UsageError as error:
+        raise UsageError(
+            f"{error}; write repository-id = {json.dumps(identity)} into [backup.{backup.name}]"
+            " yourself, so that another drive is refused"
+        ) from error
+
+
+def _put(file: str, name: str, values: Mapping[str, str], now: datetime) -> None:
+    """Write keys into the table of a backup, and change nothing else.  Raises UsageError."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    place = os.fsencode(os.path.realpath(file))  # a link, such as to one's dotfiles, stays one
+    with _folder(file, os.path.dirname(place)) as folder:
+        before = read(file)
+        text = HEAD if before is None else before
+        try:
+            wanted = tomllib.loads(text)
+            document = tomlkit.parse(text)
+            entry = tomlkit.table()
+            if "backup" not in document:
+                document.add("backup", tomlkit.table(is_super_table=True))
+            if name in document["backup"]:
+                entry = document["backup"][name]
+            for key, value in values.items():
+                entry.add(key, value)
+            if name not in document["backup"]:
+                document["backup"].append(name, entry)
+            text = tomlkit.dumps(document)
+            wanted.setdefault("backup", {}).setdefault(name, {}).update(values)
+            right = tomllib.loads(text) == wanted
+        except (TOMLKitError, ValueError, TypeError, AttributeError) as error:
+            load(file, now).require_sound()
+            raise ConfigurationError(f"{file} cannot be changed: {error}") from error
+        if not right:
+            raise ConfigurationError(f"{file} cannot be changed without harm")
+        durable.replace(folder, os.path.basename(place), text.encode(), keep=True)
+
+
+@contextlib.contextmanager
+def _folder(file: str, path: bytes) -> Iterator[int]:
+    """The folder of a configuration, made where there is none, and nobody else's meanwhile."""
+    try:
+        os.makedirs(path, mode=0o700 if os.geteuid() else 0o755, exist_ok=True)
+        if os.path.exists(file) and not os.access(file, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        folder = os.open(path, tree.DIRECTORY_FLAGS)
+        try:
+            with turn.alone(folder):
+                yield folder
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+EDITORS = ("sensible-editor", "nano", "vi")
+
+
+def edit(file: str) -> None:
+    """Open a configuration in the person's editor (VISUAL, EDITOR), and return when that has
+    ended.  A new one begins with an example.  Raises UsageError."""
+    import shlex
+    import shutil
+    import subprocess
+
+    if read(file) is None:
+        place = os.fsencode(os.path.realpath(file))
+        with _folder(file, os.path.dirname(place)) as folder:
+            durable.replace(folder, os.path.basename(place), EXAMPLE.encode())
+    asked = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    try:
+        command = shlex.split(asked) if asked else []
+    except ValueError:
+        command = []
+    if not command:
+        command = [found for found in EDITORS if shutil.which(found)][:1]
+    if not command:
+        raise UsageError(f"there is no editor: set EDITOR, or change {file} yourself")
+    try:
+        code = subprocess.run([*command, file], check=False).returncode
+    except OSError as error:
+        raise UsageError(f"{command[0]} cannot be started: {error.strerror}") from error
+    if code:
+        raise UsageError(f"{command[0]} ended with {code}")

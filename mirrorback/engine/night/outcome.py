@@ -1,0 +1,52 @@
+"""What came of a run of one backup, and of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mirrorback.errors import MirrorbackError
+from mirrorback.model import Summary
+
+INCOMPLETE = 3
+NOT_DUE = "is not due yet"
+# From the least to the worst: the worst code of all backups is that of the run.
+SEVERITY = (0, INCOMPLETE, 11, 10, 5, 12, 2, 1, 4, 129, 130, 143)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one backup: `result` is ok, incomplete, failed or skipped."""
+
+    name: str
+    result: str
+    code: int
+    message: str
+    summary: Summary | None = None
+
+
+def skipped(name: str, why: str) -> Outcome:
+    """Nothing was to be done."""
+    return Outcome(name, "skipped", 0, why)
+
+
+def failed(name: str, error: Exception, summary: Summary | None = None) -> Outcome:
+    """What an error comes to; `summary` is of a backup that has been made all the same."""
+    if isinstance(error, MirrorbackError):
+        return Outcome(name, "failed", error.exit_code, str(error), summary)
+    said = f"internal error: {type(error).__name__}: {error}"
+    return Outcome(name, "failed", MirrorbackError.exit_code, said, summary)
+
+
+def made(name: str, summary: Summary) -> Outcome:
+    """What a backup comes to that has ended."""
+    if summary.errors:
+        said = f"{summary.errors:,} could not be read: the snapshot is incomplete"
+        return Outcome(name, "incomplete", INCOMPLETE, said, summary)
+    said = "nothing changed" if summary.unchanged else f"made {summary.snapshot}"
+    return Outcome(name, "ok", 0, said, summary)
+
+
+def worst(codes: list[int]) -> int:
+    """The exit code of a run of several backups."""
+    known = [code if code in SEVERITY else 1 for code in codes]
+    return max(known, key=SEVERITY.index, default=0)

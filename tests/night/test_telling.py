@@ -1,0 +1,292 @@
+"""Being told: by mail and on the desktop, of what matters, once, and never at the run's cost."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from homes import Home
+
+from mirrorback.engine.night import telling
+from mirrorback.plan.notices import AGAIN, Notice
+
+ODD = Notice("backup home failed", 'it\'s "odd" \\ <b>&x\x1b[2J\n\tsecond ü line')
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="its desktops speak by D-Bus")
+
+
+class Told:
+    """What reached a person."""
+
+    def __init__(self, top: Path) -> None:
+        self.folder = top / "bin"
+        self.folder.mkdir()
+        self.letters, self.desktop = top / "letters", top / "desktop"
+        self.letters.mkdir()
+        self.program("sendmail", f'echo "$*" >"{top}/args"; cat >"$(mktemp {self.letters}/XXXXXX)"')
+        self.program(
+            "notify-send", f'printf "%s|" "$@" >>"{self.desktop}"; echo >>"{self.desktop}"'
+        )
+
+    def program(self, name: str, text: str) -> None:
+        """A program of the machine."""
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def mails(self) -> list[EmailMessage]:
+        """The letters, oldest first."""
+        found = sorted(self.letters.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        return [
+            email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+            for path in found
+        ]
+
+    def notices(self) -> list[str]:
+        """What the desktop showed."""
+        return self.desktop.read_text().splitlines() if self.desktop.exists() else []
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
+    found = Told(tmp_path)
+    monkeypatch.setenv("PATH", f"{found.folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent")
+    return found
+
+
+@pytest.fixture
+def home(tmp_path: Path, told: Told) -> Home:
+    made = Home(tmp_path)
+    made.add('mail-to = ["alice@example.org", "root"]')
+    return made
+
+
+@on_linux
+def test_a_failure_is_told_with_the_log(home: Home, told: Told) -> None:
+    home.add("before = 'echo there is no disk; exit 7'")
+    assert home.night().result == "failed"
+    (letter,) = told.mails()
+    assert letter["To"] == "alice@example.org, root"
+    assert letter["Subject"] == f"backup home failed ({os.uname().nodename})"
+    assert letter["Auto-Submitted"] == "auto-generated"
+    text = letter.get_content()
+    assert text.startswith("before ended with 7: there is no disk\n")
+    assert "before says:\nthere is no disk\n" in text
+    assert (home.top / "args").read_text() == "-i -t\n"
+    (notice,) = told.notices()
+    assert "|backup home failed|before ended with 7: there is no disk|" in notice
+
+
+def test_all_is_well_and_nobody_hears_of_it(home: Home, told: Told) -> None:
+    assert home.night().result == "ok"
+    (home.source / "locked").symlink_to("/nowhere")
+    assert home.night().result == "ok"
+    assert home.night(if_due=True).result == "ok"
+    assert (told.mails(), told.notices()) == ([], [])
+
+
+@on_linux
+def test_what_goes_on_is_told_once_a_day_and_again_after_it_was_well(
+    home: Home, told: Told
+) -> None:
+    repository = home.repository.rename(home.top / "unplugged")
+    for _ in range(5):
+        home.now += timedelta(hours=1)
+        assert home.again().result == "failed"
+    assert len(told.mails()) == len(told.notices()) == 1
+    home.now += AGAIN
+    home.again()
+    assert len(told.mails()) == 2
+    repository.rename(home.repository)
+    home.again()
+    home.repository.rename(repository)
+    home.again()
+    assert len(told.mails()) == len(told.notices()) == 3
+
+
+@on_linux
+def test_a_drive_that_is_away_is_told_when_the_backup_is_overdue(home: Home, told: Told) -> None:
+    assert home.night().result == "ok"
+    home.repository.rename(home.top / "unplugged")
+    for _ in range(3):
+        assert home.night(if_present=True).result == "skipped"
+    assert told.mails() == []
+    assert home.night(if_present=True).result == "skipped"
+    home.now += timedelta(hours=1)
+    assert home.again(if_present=True).result == "skipped"
+    (letter,) = told.mails()
+    assert letter["Subject"].startswith("backup home is overdue")
+    assert "was last made on 2026-11-26 02:00; now the drive is not there" in letter.get_content()
+    assert len(told.notices()) == 1
+
+
+def test_what_is_not_due_yet_is_not_overdue(home: Home, told: Told) -> None:
+    home.add("schedule = 'yearly'")
+    assert home.night().result == "ok"
+    home.now += timedelta(days=300)
+    assert home.again(if_due=True, if_present=True).result == "ok"
+    assert home.again(if_due=True, if_present=True).result == "skipped"
+    assert told.mails() == []
+
+
+@on_linux
+def test_a_failure_that_goes_on_is_not_told_as_overdue_besides(home: Home, told: Told) -> None:
+    home.add("schedule = 'daily'\nbefore = 'false'\noverdue-after = '1h'")
+    assert home.night(if_due=True).result == "failed"
+    home.now += timedelta(hours=3)
+    assert home.again(if_due=True).result == "skipped"
+    assert len(told.mails()) == len(told.notices()) == 1
+
+
+def test_a_mass_change_is_told_with_what_to_do(home: Home, told: Told) -> None:
+    for number in range(1000):
+        (home.source / str(number)).write_text("x")
+    first = home.night().summary
+    assert first is not None
+    for number in range(600):
+        (home.source / str(number)).unlink()
+    assert home.night().result == "ok"
+    (letter,) = told.mails()
+    text = " ".join(letter.get_content().split())
+    assert f"`mirrorback diff home {first.snapshot}`" in text
+    assert f"`mirrorback unpin home {first.snapshot}`" in text
+    home.night()
+    assert len(told.mails()) == 1
+
+
+def test_damage_is_told_as_damage(home: Home, told: Told) -> None:
+    home.add("verify = '10s'")
+    home.night()
+    (home.repository / "current" / "a").write_text("an edit by hand")
+    assert home.night().code == 4
+    (letter,) = told.mails()
+    assert letter["Subject"].startswith("backup home is damaged")
+    assert "mirrorback repair home" in letter.get_content()
+
+
+def test_who_wants_to_hear_of_each_run_does(home: Home, told: Told) -> None:
+    home.add(
+        "mail-on = 'always'\nnotify = false\nbefore = '! test -e fail'".replace(
+            "fail'", f"{home.top}/fail'"
+        )
+    )
+    home.night()
+    (home.top / "fail").touch()
+    home.night()
+    home.again()
+    home.repository.rename(home.top / "unplugged")
+    home.again(if_present=True)
+    said = [letter["Subject"].split(" (")[0] for letter in told.mails()]
+    assert said == ["backup home: ok", "backup home failed", "backup home failed"]
+    assert told.notices() == []
+
+
+@on_linux
+def test_no_notice_where_it_is_not_wanted_or_there_is_no_desktop(
+    home: Home, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS")
+    monkeypatch.setattr(telling, "RUN", "/nonexistent")
+    home.add("before = 'false'")
+    home.night()
+    assert told.notices() == [] and len(told.mails()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("exit 75", "no mail was sent: sendmail ended with 75"),
+        ("kill -9 $$", "no mail was sent: sendmail ended with -9"),
+        ("exec 0<&-; trap '' TERM; sleep 1000", "no mail was sent: sendmail took too long"),
+    ],
+)
+def test_a_mail_that_cannot_be_sent_is_a_warning(
+    home: Home, told: Told, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setattr(telling, "MAIL_S", 1.0)
+    told.program("sendmail", text)
+    home.add("before = 'false'")
+    began = time.monotonic()
+    outcome = home.night()
+    assert (outcome.code, outcome.message) == (1, "before ended with 1")
+    assert time.monotonic() - began < 30
+    assert any(message.startswith(said) for message, _path in home.heard.warnings)
+
+
+def test_without_a_sendmail(home: Home, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    (told.folder / "sendmail").unlink()
+    monkeypatch.setattr(telling, "SENDMAIL_IN", "")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    home.add("before = 'false'")
+    assert home.night().code == 1
+    assert any("there is no sendmail" in message for message, _path in home.heard.warnings)
+
+
+def test_nothing_gets_out_of_its_place_in_a_letter(told: Told) -> None:
+    notice = Notice("a\nBcc: eve@example.org\r\nX: y\x00", "body\n.\n\x1b]0;title\x07\nFrom me\r\n")
+    telling.mail(["alice@example.org"], notice, "host\nCc: eve@example.org")
+    (letter,) = told.mails()
+    assert sorted(letter.keys()) == sorted(
+        [
+            "To",
+            "Subject",
+            "Auto-Submitted",
+            "Content-Type",
+            "Content-Transfer-Encoding",
+            "MIME-Version",
+        ]
+    )
+    assert letter["Subject"] == "a?Bcc: eve@example.org??X: y? (host?Cc: eve@example.org)"
+    assert letter.get_content() == "body\n.\n?]0;title?\nFrom me\n"
+
+
+def test_a_text_as_long_as_a_log_is_sent_in_part(told: Told) -> None:
+    telling.mail(["root"], Notice("s", "ü" * (10 << 20)), "host")
+    (letter,) = told.mails()
+    assert len(letter.get_content()) < 70_000
+
+
+@on_linux
+def test_a_real_bus_is_spoken_to_as_its_specification_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without notify-send: the types are those of Notify in the Desktop Notifications
+    Specification, also where nobody is there to say so."""
+    which = shutil.which
+    if not all(map(which, ("dbus-run-session", "dbus-monitor", "gdbus"))):
+        pytest.skip("dbus is not installed")
+    monkeypatch.setattr(
+        shutil, "which", lambda name: None if name == "notify-send" else which(name)
+    )
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/somewhere")
+    command = telling.command(ODD)
+    assert command is not None and command[0] == "gdbus"
+    said = tmp_path / "said"
+    script = (
+        'dbus-monitor --session "member=Notify" >"$0" & monitor=$!;'
+        ' until grep -q NameAcquired "$0"; do sleep 0.1; done;'
+        ' "$@"; sleep 0.5; kill $monitor'
+    )
+    environ = {k: v for k, v in os.environ.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
+    subprocess.run(
+        ["dbus-run-session", "--", "sh", "-c", script, said, *command],
+        capture_output=True,
+        timeout=60,
+        env=environ,
+    )
+    lines = said.read_text().split("member=Notify\n")[1].splitlines()
+    lines = lines[: next(n for n, line in enumerate(lines) if line.startswith("   int32")) + 1]
+    top = [line.split()[0] for line in lines if line.startswith("   ") and line[3] not in " ])"]
+    assert top == ["string", "uint32", "string", "string", "string", "array", "array", "int32"]
+    text = "\n".join(lines)
+    assert 'string "backup home failed"' in text
+    assert 'it\'s "odd" \\ &lt;b&gt;&amp;x?[2J\n?second ü line' in text
