@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mirrorback.cli.escape import escape
 from mirrorback.errors import UsageError
 
+SOURCE_SNAPSHOTS = ("btrfs",)
 LARGE_FILES = ("auto", "delta", "reflink", "whole")
 
 
@@ -31,6 +32,13 @@ def action(command: str, text: str, known: Sequence[str]) -> str:
     if text in known:
         return text
     raise UsageError(f"{command} {escape(text)}: give {', '.join(known[:-1])} or {known[-1]}")
+
+
+def source_snapshot(text: str | None) -> str | None:
+    """By what the source is to be frozen.  Raises UsageError."""
+    if text is None or text in SOURCE_SNAPSHOTS:
+        return text
+    raise UsageError(f"--source-snapshot {escape(text)}: give btrfs")
 
 
 def mode(text: str | None) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mirrorback.engine import create, lost_mirror, planned, resolve, room, totals
+from mirrorback.engine import create, freezing, lost_mirror, planned, resolve, room, totals
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.pins import unpinning
@@ -61,6 +61,7 @@ class BackupOptions:
     large_files: str | None = None
     force: bool = False
     mode: int | None = None
+    source_snapshot: str | None = None  # "btrfs": read one
     policy: Policy | None = None  # by which snapshots go; None: all stay
     repository_id: str | None = None  # of the only repository that is meant
 
@@ -199,6 +200,7 @@ class _Run:
             with contextlib.closing(catalog), translated(), blamed(catalog):
                 self._events.phase(Phase.RECOVER)
                 publish.recover(self._repo, catalog)
+                freezing.remove_left(self._repo, self._source_path, self._events)
                 if self._options.large_files == "reflink":
                     self._large_files.require()
                 with self._spool_at() as path:
@@ -223,16 +225,23 @@ class _Run:
 
     @contextlib.contextmanager
     def _opened_source(self) -> Iterator[Source]:
-        source = Source.open(
-            self._source_path,
-            self._repo,
-            self._selection,
-            one_file_system=self._options.one_file_system,
-        )
-        try:
+        with contextlib.ExitStack() as stack:
+            freeze = None
+            if self._options.source_snapshot is not None:
+                if self._options.dry_run:
+                    freeze = freezing.dry(self._source_path)
+                else:
+                    making = freezing.froze(self._repo, self._source_path, self._events)
+                    freeze = stack.enter_context(making)
+            source = Source.open(
+                self._source_path,
+                self._repo,
+                self._selection,
+                one_file_system=self._options.one_file_system,
+                freeze=freeze,
+            )
+            stack.callback(source.close)
             yield source
-        finally:
-            source.close()
 
     # --- the steps ---------------------------------------------------------------------
 
@@ -329,6 +338,7 @@ class _Run:
             source, catalog, spool, self._events, unseen, checksum=checksum, suspects=suspects
         )
         counts = survey.run()
+        freezing.require_whole(source, self._repo.path, meant=self._options.one_file_system)
         had = live.count_below(catalog, 1)[0:2] if counts.files + counts.dirs <= 1 else (0, 0)
         if sum(had) and not self._options.allow_empty_source:
             raise Refused(

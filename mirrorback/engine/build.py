@@ -94,7 +94,7 @@ class Build:
         lost = "SELECT 1 FROM spool.gone WHERE NOT replaced LIMIT 1"
         self._any_gone = bool(spool.fetch(lost))
         self.tally = Tally(events)
-        self._recorder = Recorder(catalog, spool, not_kept, self.tally)
+        self._recorder = Recorder(catalog, spool, not_kept, self.tally, source.settled)
         self._kit = Kit(
             catalog,
             spool,

@@ -7,7 +7,6 @@ import os
 from mirrorback.engine.source import Source
 from mirrorback.errors import Trouble
 from mirrorback.model import Kind
-from mirrorback.plan import compare
 from mirrorback.store import reading, system, tree
 from mirrorback.store.difference import Difference
 from mirrorback.store.spool import Spool
@@ -62,26 +61,25 @@ class Inspector:
             return None
         return st.st_dev, system.inode_number(st.st_ino)
 
+    def with_seen(self, difference: Difference, seen: reading.Seen) -> Difference:
+        """A difference with what has been read of the entry since."""
+        metadata = seen.metadata
+        settled = self._source.settled(metadata.mtime, seen.ctime, seen.read_at)
+        return difference._replace(
+            mode=metadata.mode,
+            size=metadata.size if difference.kind == Kind.FILE else difference.size,
+            mtime=metadata.mtime,
+            ctime=seen.ctime,
+            uid=metadata.owner.uid,
+            gid=metadata.owner.gid,
+            nlink=seen.nlink,
+            digest=seen.digest.value if seen.digest else None,
+            sparse=int(seen.digest.sparse) if seen.digest else 0,
+            settled=int(settled),
+        ).seen(metadata)
+
     def _open(self, directory: int) -> int:
         if directory == 0:
             return self._source.fd
         with reading.troubles:
             return self._cursor.open(self._spool.directory_path(directory))
-
-
-def with_seen(difference: Difference, seen: reading.Seen) -> Difference:
-    """A difference with what has been read of the entry since."""
-    metadata = seen.metadata
-    settled = compare.settled(metadata.mtime, seen.ctime, seen.read_at)
-    return difference._replace(
-        mode=metadata.mode,
-        size=metadata.size if difference.kind == Kind.FILE else difference.size,
-        mtime=metadata.mtime,
-        ctime=seen.ctime,
-        uid=metadata.owner.uid,
-        gid=metadata.owner.gid,
-        nlink=seen.nlink,
-        digest=seen.digest.value if seen.digest else None,
-        sparse=int(seen.digest.sparse) if seen.digest else 0,
-        settled=int(settled),
-    ).seen(metadata)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import marshal
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -52,11 +51,12 @@ class Wanted(NamedTuple):
 
 def look(source: Source, cursor: tree.Cursor, wanted: Wanted) -> Same | Listing:
     """List a directory.  Raises Trouble."""
-    began = time.time_ns()
+    began = source.began()
     with reading.troubles:
         fd = cursor.open(wanted.path)
         rows, foreign, failed = tree.scan(fd, source.device)
     rows = source.select(wanted.path, fd, rows, foreign)
+    rows, foreign = source.split(wanted.path, rows, foreign)
     failed = [one for one in failed if not source.is_view(wanted.path, one[0])]
     if failed:
         return Listing(began, rows, foreign, failed, None)

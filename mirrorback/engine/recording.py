@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 from mirrorback.engine.tally import Tally
 from mirrorback.errors import Trouble
@@ -32,8 +33,15 @@ class Recorder:
     """Spools objects and entries.  For several threads."""
 
     def __init__(
-        self, catalog: Catalog, spool: Spool, not_kept: node.NotKept, tally: Tally
+        self,
+        catalog: Catalog,
+        spool: Spool,
+        not_kept: node.NotKept,
+        tally: Tally,
+        settled: Callable[[int, int, int], bool] = compare.settled,
     ) -> None:
+        """`settled` is that of the source."""
+        self._settled = settled
         self._catalog = catalog
         self._spool = spool
         self._not_kept = not_kept
@@ -68,7 +76,7 @@ class Recorder:
                 and difference.id not in self.leaders
                 and not copied.torn
                 and not copied.missed
-                and compare.settled(copied.mtime, copied.ctime, copied.read_at)
+                and self._settled(copied.mtime, copied.ctime, copied.read_at)
             ):
                 plain.append((difference.dir, difference.name, copied))
             else:
@@ -98,7 +106,7 @@ class Recorder:
     ) -> Placed:
         """Record an entry made from the source as it was seen; `number` is its object's, a new
         one where none is given."""
-        settled = not seen.torn and compare.settled(seen.metadata.mtime, seen.ctime, seen.read_at)
+        settled = not seen.torn and self._settled(seen.metadata.mtime, seen.ctime, seen.read_at)
         source = (seen.ino, seen.ctime if settled else UNSETTLED_CTIME, seen.nlink)
         metadata, digest = seen.metadata, seen.digest
         self.new(folder, difference, metadata, digest, source, held=held, lead=lead, number=number)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mirrorback.engine import revisable
 from mirrorback.engine.grafting import Grafter
-from mirrorback.engine.inspection import Inspector, with_seen
+from mirrorback.engine.inspection import Inspector
 from mirrorback.engine.linking import Linker
 from mirrorback.engine.revisable import LargeFiles
 from mirrorback.engine.source import Source
@@ -276,7 +276,7 @@ class Resolver:
     ) -> None:
         self._accepted = True
         if seen is not None:
-            difference = with_seen(difference, seen)
+            difference = self._inspector.with_seen(difference, seen)
         reuse = action in (Action.REUSE, Action.CLONE)
         difference = difference._replace(
             moved=gone.entry,

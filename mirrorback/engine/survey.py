@@ -109,7 +109,7 @@ class Survey:
         )
         old = live.rows(self._catalog, ABOVE_ROOT).get(b"")
         top = Folder(b"", ABOVE_ROOT, old is not None)
-        reading_ = _Reading(top, self._source.fd, time.time_ns())
+        reading_ = _Reading(top, self._source.fd, self._source.began())
         if old is None:
             self._new(reading_, row, b"", st.st_dev, None)
         elif not live.unchanged(row, old):
@@ -285,8 +285,8 @@ class Survey:
         # The file may have been written at any moment since the listing began.
         recent = looked.began - compare.WHOLE_SECONDS
         if (row[4] >= recent or row[5] >= recent) and not (
-            compare.settled(row[4], row[5], looked.began)
-            and compare.settled(row[4], row[5], time.time_ns())
+            self._source.settled(row[4], row[5], looked.began)
+            and self._source.settled(row[4], row[5], time.time_ns())
         ):
             looked.trusted = False
 
@@ -304,7 +304,7 @@ class Survey:
             checksum=self._checksum,
         )
         if look is compare.Look.DIFFERENT:
-            looked.trusted &= compare.settled(row[4], row[5], time.time_ns())
+            looked.trusted &= self._source.settled(row[4], row[5], time.time_ns())
             self._spool.change(difference._replace(same_content=0))
             return
         try:
@@ -348,7 +348,7 @@ class Survey:
         same_content = same_kind and seen.digest == digest and before.target == metadata.target
         same_content = same_content and before.rdev == metadata.rdev
         same_metadata = same_content and before.same_as(metadata)
-        settled = not seen.torn and compare.settled(metadata.mtime, seen.ctime, seen.read_at)
+        settled = not seen.torn and self._source.settled(metadata.mtime, seen.ctime, seen.read_at)
         action = difference.action
         if same_metadata and difference.kind != Kind.DIRECTORY:
             action = Action.REUSE

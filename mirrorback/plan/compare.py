@@ -42,9 +42,9 @@ def look_at_file(
     return Look.SAME
 
 
-def settled(mtime: int, ctime: int, now: int) -> bool:
+def settled(mtime: int, ctime: int, now: int, since: int | None = None) -> bool:
     """Whether a file that had these times when it was read at `now` cannot change
-    any more without its times showing it.
+    any more without its times showing it.  `since`: it was read then, or later.
 
     A write within the same tick of the clock leaves the times as they were, so
     that a file younger than a tick is read again the next time.
@@ -52,7 +52,7 @@ def settled(mtime: int, ctime: int, now: int) -> bool:
     grain = WHOLE_SECONDS if ctime % 1_000_000_000 == 0 else TICK
     # Times in the future were set by someone, or by another clock: no write
     # from now on gives them again.
-    early, late = now - grain, now + grain
+    early, late = (now if since is None else since) - grain, now + grain
     return not (early <= mtime <= late or early <= ctime <= late)
 
 

@@ -21,6 +21,7 @@ from mirrorback.plan.spans import parse_span
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+SOURCE_SNAPSHOTS = ("btrfs",)
 LARGE_FILES = ("auto", "delta", "reflink", "whole")
 MAIL_ON = ("failure", "always")
 _ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+=-]*(?:@[A-Za-z0-9][A-Za-z0-9.-]*)?", re.ASCII)
@@ -52,6 +53,7 @@ class Configured:
     exclude_if_present: tuple[str, ...] = ()
     exclude_larger_than: int | None = None
     one_file_system: bool = False
+    source_snapshot: str | None = None
     checksum: bool = False
     always: bool = False
     allow_empty_source: bool = False
@@ -177,6 +179,13 @@ def _addresses(value: object) -> tuple[str, ...]:
     return found
 
 
+def _source_snapshot(value: object) -> str:
+    text = _text(value)
+    if text not in SOURCE_SNAPSHOTS:
+        raise UsageError("give btrfs")
+    return text
+
+
 def _schedule(value: object) -> CalendarEvent:
     return calendar_event.parse(_text(value))
 
@@ -195,6 +204,7 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "exclude-if-present": _names,
     "exclude-larger-than": _size,
     "one-file-system": _flag,
+    "source-snapshot": _source_snapshot,
     "checksum": _flag,
     "always": _flag,
     "allow-empty-source": _flag,

@@ -34,6 +34,7 @@ def test_all_keys_are_understood() -> None:
         exclude-if-present = [".nobackup"]
         exclude-larger-than = "4G"
         one-file-system = true
+        source-snapshot = "btrfs"
         checksum = false
         always = false
         allow-empty-source = false

@@ -67,6 +67,14 @@ def backup(
     one_file_system: Annotated[
         bool, typer.Option("-x", "--one-file-system", help="Enter no mount below the source.")
     ] = False,
+    source_snapshot: Annotated[
+        str | None,
+        typer.Option(
+            "--source-snapshot",
+            metavar="btrfs",
+            help="Back up a read-only snapshot of the source, and remove it.",
+        ),
+    ] = None,
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Read every file; trust no time stamp.")
     ] = False,
@@ -106,6 +114,7 @@ def backup(
         large_files=values.large_files(large_files),
         force=force,
         mode=values.mode(mode),
+        source_snapshot=values.source_snapshot(source_snapshot),
         policy=keep.policy(),
     )
     with listener(session, stream=True) as events:

@@ -17,6 +17,7 @@ def options(backup: Configured, repository_id: str | None = None) -> BackupOptio
         always=backup.always,
         allow_empty_source=backup.allow_empty_source,
         one_file_system=backup.one_file_system,
+        source_snapshot=backup.source_snapshot,
         exclude=backup.exclude,
         exclude_from=tuple(expanded(name) for name in backup.exclude_from),
         exclude_caches=backup.exclude_caches,
