@@ -2,7 +2,7 @@
 
 PYTHON ?= .venv/bin/python
 
-.PHONY: test check crash history bench picture format clean
+.PHONY: test check crash history bench picture completions format clean
 
 test:            ## all tests, as in README.md
 	$(PYTHON) -m pytest -n 2
@@ -23,6 +23,9 @@ bench:           ## ratios against the peers; takes long
 
 picture:         ## the picture in README.md, of a real run
 	$(PYTHON) docs/picture.py
+
+completions:     ## what the shells know of commands and options
+	$(PYTHON) completions/generate.py
 
 format:
 	$(PYTHON) -m ruff check --fix .

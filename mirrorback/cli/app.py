@@ -10,6 +10,7 @@ from importlib import import_module
 
 import typer
 
+from mirrorback.cli import completing
 from mirrorback.cli.command import Group, Version
 from mirrorback.cli.ending import told
 from mirrorback.cli.output import complain
@@ -84,6 +85,8 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; the exit code.  Raises what typer itself may raise, except
     for errors of usage."""
+    if list(arguments[:1]) == [completing.WORD]:
+        return completing.main(arguments[1:])
     known = [name for name in arguments[:1] if name in COMMANDS]
     command = typer.main.get_command(build(known or COMMANDS))
     try:

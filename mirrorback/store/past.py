@@ -209,6 +209,20 @@ def child(catalog: Catalog, directory: int, name: bytes) -> int | None:
     return None if row is None else int(row[0])
 
 
+def names(
+    catalog: Catalog, directory: int, prefix: bytes, snapshot: int | None, most: int
+) -> list[tuple[bytes, bool]]:
+    """Names in a directory that begin with `prefix`, by name, and whether each is, or was, a
+    directory: in a snapshot, or where that is None in any; `most` of them at most."""
+    at = "" if snapshot is None else _AT
+    rows = catalog.db.execute(
+        "SELECT name, MAX(kind = 2) FROM entry e WHERE e.dir = ? AND substr(e.name, 1, ?) = ?"
+        f"{at} GROUP BY name ORDER BY name LIMIT ?",
+        (directory, len(prefix), prefix, *([] if snapshot is None else [snapshot] * 2), most),
+    )
+    return [(name, bool(folder)) for name, folder in rows.fetchall()]
+
+
 def showing(catalog: Catalog, number: int) -> list[PastRow]:
     """Every entry that shows an object, oldest first."""
     rows = catalog.db.execute(
