@@ -528,7 +528,7 @@ def test_the_configuration_may_ask_for_it(home: Path, repository: Path, tmp_path
     file = tmp_path / "config.toml"
     run("init", repository, "--source", home / "alice", "--name", "home", "--config", file)
     file.write_text(file.read_text() + 'source-snapshot = "btrfs"\n')
-    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    state = {"MIRRORBACK_STATE_DIR": str(tmp_path / "state")}
     run("run", "--config", file, env=environment(**state))
     assert (home / FOLDER).is_dir() and snapshots_in(home) == []
     assert (repository / "current" / "a").read_text() == "first a"
