@@ -225,23 +225,24 @@ class _Run:
 
     @contextlib.contextmanager
     def _opened_source(self) -> Iterator[Source]:
-        with contextlib.ExitStack() as stack:
-            freeze = None
-            if self._options.source_snapshot is not None:
-                if self._options.dry_run:
-                    freeze = freezing.dry(self._source_path)
-                else:
-                    making = freezing.froze(self._repo, self._source_path, self._events)
-                    freeze = stack.enter_context(making)
+        options = self._options
+        frozen = freezing.frozen_if(
+            options.source_snapshot is not None,
+            self._repo,
+            self._source_path,
+            self._events,
+            dry_run=options.dry_run,
+        )
+        with frozen as freeze:
             source = Source.open(
                 self._source_path,
                 self._repo,
                 self._selection,
-                one_file_system=self._options.one_file_system,
+                one_file_system=options.one_file_system,
                 freeze=freeze,
             )
-            stack.callback(source.close)
-            yield source
+            with contextlib.closing(source):
+                yield source
 
     # --- the steps ---------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -12,36 +13,50 @@ from mirrorback.engine.source import Freeze, Source
 from mirrorback.errors import MirrorbackError, Refused, SourceError
 from mirrorback.store import frozen, settings, subvolume, tree
 from mirrorback.store.frozen import Left, Origin
-from mirrorback.store.repository import Repository
+from mirrorback.store.repository import Repository, give_up_reserve, make_reserve
 
 MOST_NAMED = 3
 
 
 @contextlib.contextmanager
-def froze(repo: Repository, source: bytes, events: Events) -> Iterator[Freeze]:
+def frozen_if(
+    wanted: bool, repo: Repository, source: bytes, events: Events, *, dry_run: bool
+) -> Iterator[Freeze | None]:
     """A read-only snapshot of what holds the folder `source`, to be read in its place, and
-    removed at the end.  The caller holds the repository's lock.  Raises Refused, SourceError,
-    and OSError of the drive."""
-    real = os.path.realpath(source)
+    removed at the end; none where that is not wanted, and in a dry run one by its rules alone.
+    Else the caller holds the repository's lock.  Raises Refused, SourceError, and OSError of
+    the drive."""
+    if not wanted:
+        yield None
+    elif dry_run:
+        yield _dry(os.path.realpath(source))
+    else:
+        with _frozen(repo, os.path.realpath(source), events) as freeze:
+            yield freeze
+
+
+@contextlib.contextmanager
+def _frozen(repo: Repository, real: bytes, events: Events) -> Iterator[Freeze]:
     with _origin(real) as origin:
         frozen.require_removable(origin)
         folder = frozen.open_folder(origin, make=True)
         try:
             earlier = frozen.recorded(repo.inner)
             left = Left(frozen.new_name(), origin.uuid, None)
-            frozen.record(repo.inner, [*earlier, left])
+            _record(repo, [*earlier, left])
             try:
                 with _made(repo, origin, folder, left, earlier) as found:
                     yield found
             finally:
-                _remove(repo, origin, folder, events)
+                _remove(repo, origin, folder, events, only=left.name)
+                make_reserve(repo.inner)
         finally:
             os.close(folder)
 
 
-def dry(source: bytes) -> Freeze:
-    """The rules of a snapshot for a source that is read as it is.  Raises Refused, SourceError."""
-    with _origin(os.path.realpath(source)) as origin:
+def _dry(real: bytes) -> Freeze:
+    """The rules of a snapshot for a source that is read as it is."""
+    with _origin(real) as origin:
         frozen.require_removable(origin)
         return Freeze(-1, os.fstat(origin.fd).st_dev, 0, 0)
 
@@ -81,6 +96,17 @@ def require_whole(source: Source, repository: bytes, *, meant: bool) -> None:
     )
 
 
+def _record(repo: Repository, left: list[Left]) -> None:
+    """Put on record; a full drive, on which the backup will make room, is spared its reserve."""
+    try:
+        frozen.record(repo.inner, left)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        give_up_reserve(repo.inner)
+        frozen.record(repo.inner, left)
+
+
 @contextlib.contextmanager
 def _origin(real: bytes) -> Iterator[Origin]:
     origin = frozen.origin_of(real)
@@ -107,14 +133,20 @@ def _made(
             fd = cursor.open(origin.below)
         except OSError as error:
             raise SourceError(f"the source is not in its snapshot: {error.strerror}") from error
-        frozen.record(repo.inner, [*earlier, Left(left.name, left.origin, uuid)])
+        _record(repo, [*earlier, Left(left.name, left.origin, uuid)])
         yield Freeze(fd, os.fstat(origin.fd).st_dev, since, until)
 
 
-def _remove(repo: Repository, origin: Origin, folder: int, events: Events) -> None:
-    """Remove what is on record of a subvolume; `folder` is -1 where there is none."""
+def _remove(
+    repo: Repository, origin: Origin, folder: int, events: Events, *, only: bytes | None = None
+) -> None:
+    """Remove what is on record of a subvolume, or only the snapshot of one name; `folder` is
+    -1 where there is none."""
     stay = []
     for left in frozen.recorded(repo.inner):
+        if only is not None and left.name != only:
+            stay.append(left)
+            continue
         try:
             if folder < 0:
                 done = left.origin == origin.uuid
@@ -126,4 +158,4 @@ def _remove(repo: Repository, origin: Origin, folder: int, events: Events) -> No
         if not done:
             stay.append(left)
             events.warning(f"a snapshot of the source stays ({left.name.decode()}): {reason}")
-    frozen.record(repo.inner, stay)
+    _record(repo, stay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -20,8 +21,9 @@ from runs import Nights
 
 from mirrorback.engine import backup as engine
 from mirrorback.engine import freezing
-from mirrorback.errors import Refused, SourceError
+from mirrorback.errors import NoSpace, Refused, SourceError
 from mirrorback.plan import compare
+from mirrorback.plan.retention import Policy
 from mirrorback.store import frozen, subvolume
 
 FOLDER = ".mirrorback-snapshots"
@@ -376,6 +378,30 @@ def test_a_full_file_system_fails_the_run_and_leaves_nothing(
     assert not record_of(frozen_nights.repository).exists()
 
 
+def test_a_full_drive_is_thinned_as_ever(home: Path, tmp_path: Path) -> None:
+    with mounted("ext4", tmp_path, size=96 << 20, make=("-m", "0")) as drive:
+        nights = Nights(home / "alice", drive / "repository")
+        for number in range(4):
+            (home / "alice" / "big").write_bytes(os.urandom(4 << 20))
+            os.utime(home / "alice" / "big", ns=(number, number))
+            nights.backup(source_snapshot="btrfs")
+        with (drive / "filler").open("wb", buffering=0) as file:
+            for size in (1 << 20, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+        assert os.statvfs(drive).f_bavail == 0
+        (home / "alice" / "a").write_text("second")
+        with pytest.raises(NoSpace):
+            nights.backup(source_snapshot="btrfs")
+        assert snapshots_in(home) == []
+        result = nights.backup(source_snapshot="btrfs", policy=Policy(last=1))
+        assert len(result.summary.snapshots_removed) > 0
+        assert (nights.current / "a").read_text() == "second"
+        assert not record_of(nights.repository).exists()
+        assert (nights.repository / ".mirrorback" / "reserve" / "0").stat().st_size > 0
+
+
 # --- cut -----------------------------------------------------------------------------------
 
 
@@ -433,7 +459,7 @@ def test_one_made_but_not_yet_on_record_with_its_uuid_is_removed(
 ) -> None:
     frozen_nights.backup(source_snapshot="btrfs")
     someones = snapshot_by_hand(home)
-    monkeypatch.setattr(freezing, "_remove", lambda *rest: None)
+    monkeypatch.setattr(freezing, "_remove", lambda *rest, **more: None)
     made = subvolume.snapshot
 
     def cut(*rest: Any) -> None:
