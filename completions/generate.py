@@ -8,6 +8,7 @@ the program itself.  tests/cli/test_completion.py fails where they are not up to
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,10 +31,9 @@ ARGUMENTS = {
     "OLD": "moments",
     "NEW": "moments",
     "SNAPSHOT": "snapshots",
-    "[SNAPSHOT | FIRST..LAST]...": "snapshots",
+    "SNAPSHOT | FIRST..LAST": "snapshots",
     "DIR": "folder",
     "PATTERN": "nothing",
-    "[NAME]...": "names",
     "NAME": "names",
 }
 SPECIAL = {"versions PATH": "ever", "delete SNAPSHOT": "dated", "unpin SNAPSHOT": "pinned"}
@@ -85,6 +85,9 @@ def _command(name: str, found: Any) -> Command:
         for p in found.params
         if p.param_type_name == "argument"
     ]
+    if any(p.metavar == "[REPO]" for p in found.params):
+        # What comes before it may be the name of a configured backup then.
+        arguments[0] = dataclasses.replace(arguments[0], kind="repo")
     return Command(name, found.get_short_help_str(100), tuple(options), tuple(arguments))
 
 
@@ -96,7 +99,8 @@ def _option(param: Any) -> Option:
 
 
 def _kind(command: str, metavar: str) -> str:
-    kind = SPECIAL.get(f"{command} {metavar}") or _words(metavar) or ARGUMENTS.get(metavar)
+    bare = metavar.strip("[].")  # what may be left out, or repeated
+    kind = SPECIAL.get(f"{command} {bare}") or _words(bare) or ARGUMENTS.get(bare)
     if kind is None:
         raise SystemExit(f"what stands for {metavar} of {command}? Say so in {Path(__file__).name}")
     return kind
