@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -250,23 +251,45 @@ def test_a_repository_in_the_source_is_left_out(home: Path, as_subvolume: bool) 
     assert (nights.folders()[0] / "a").read_text() == "first a"
 
 
-def test_a_live_backup_sees_nothing_of_another_run_s_snapshot(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("freeze", [None, "btrfs"])
+def test_a_backup_sees_nothing_of_another_run_s_snapshot(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, freeze: str | None
 ) -> None:
-    frozen_one, live = Nights(home, tmp_path / "one"), Nights(home, tmp_path / "two")
+    frozen_one, other = Nights(home, tmp_path / "one"), Nights(home, tmp_path / "two")
     looked = engine._Run._look
     inside: list[int] = []
 
     def look(run: Any, *rest: Any) -> Any:
         if not inside:
             inside.append(len(snapshots_in(home)))
-            live.backup()
+            other.backup(source_snapshot=freeze)
+            assert len(snapshots_in(home)) == 1
         return looked(run, *rest)
 
     monkeypatch.setattr(engine._Run, "_look", look)
     frozen_one.backup(source_snapshot="btrfs")
     assert inside == [1]
-    assert os.listdir(live.current) == ["alice"]
+    assert os.listdir(other.current) == os.listdir(frozen_one.current) == ["alice"]
+    assert snapshots_in(home) == []
+
+
+def test_a_subvolume_may_be_mounted_by_itself(tmp_path: Path) -> None:
+    require_root()
+    with mounted("btrfs", tmp_path) as top:
+        make_subvolume(top / "home")
+        (top / "home" / "alice").mkdir()
+        (top / "home" / "alice" / "f").write_text("first")
+        point = tmp_path / "home"
+        point.mkdir()
+        image = tmp_path / "btrfs.img"
+        subprocess.run(["mount", "-o", "loop,subvol=home", image, point], check=True)
+        try:
+            nights = Nights(point / "alice", tmp_path / "drive")
+            nights.backup(source_snapshot="btrfs")
+            assert (nights.current / "f").read_text() == "first"
+            assert snapshots_in(point) == []
+        finally:
+            subprocess.run(["umount", point], check=True)
 
 
 def test_another_folder_of_that_name_is_backed_up(nights: Nights, source: Path) -> None:
@@ -445,6 +468,7 @@ def test_a_run_that_was_ended_leaves_nothing_for_long(
 
 def snapshot_by_hand(home: Path) -> str:
     """Another snapshot in our folder, such as that of another repository's run."""
+    (home / FOLDER).mkdir(mode=0o700, exist_ok=True)
     name = os.urandom(16).hex()
     subprocess.run(
         ["btrfs", "subvolume", "snapshot", "-r", home, home / FOLDER / name],
@@ -475,6 +499,53 @@ def test_one_made_but_not_yet_on_record_with_its_uuid_is_removed(
     frozen_nights.backup()
     assert snapshots_in(home) == [someones]
     assert frozen_nights.heard.warnings == []
+
+
+STEPS = [
+    (module, name, number, after)
+    for module, name, numbers in (
+        (frozen, "record", (1, 2, 3)),
+        (subvolume, "snapshot", (1,)),
+        (subvolume, "destroy", (1,)),
+    )
+    for number in numbers
+    for after in (False, True)
+]
+
+
+@pytest.mark.parametrize(("module", "name", "number", "after"), STEPS)
+def test_a_run_may_be_cut_at_any_step(
+    home: Path, frozen_nights: Nights, module: Any, name: str, number: int, after: bool
+) -> None:
+    frozen_nights.backup()
+    child = os.fork()
+    if child == 0:
+        step, calls = getattr(module, name), 0
+
+        def cut(*rest: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number and not after:
+                os._exit(99)
+            result = step(*rest)
+            if calls == number:
+                os._exit(99)
+            return result
+
+        setattr(module, name, cut)
+        try:
+            frozen_nights.backup(source_snapshot="btrfs")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 99
+    someones = snapshot_by_hand(home)
+    (home / "alice" / "a").write_text("since")
+    frozen_nights.now += timedelta(days=1)
+    frozen_nights.backup(source_snapshot="btrfs")
+    assert frozen_nights.heard.warnings == []
+    assert snapshots_in(home) == [someones]
+    assert not record_of(frozen_nights.repository).exists()
+    assert content(frozen_nights.current) == content(home / "alice")
 
 
 @pytest.mark.parametrize("what", ["uuid", "writable", "of another", "folder", "wrong origin"])
