@@ -115,6 +115,7 @@ function __mirrorback_commands
         doctor 'Say whether the drive is fit for backups, and all is well.' \
         run 'Run configured backups: back up, thin, verify a slice.' \
         status 'Say when each configured backup was last made.' \
+        log 'Show what the runs of configured backups said, and what came of them.' \
         schedule 'Let the configured backups run by themselves, at their times.' \
         config 'Show the configuration, check it, or open it in an editor.'
 end
@@ -146,6 +147,10 @@ function __mirrorback_takes_value
             return 0
         case 'stats --top'
             return 0
+        case 'run --wait'
+            return 0
+        case 'log --run'
+            return 0
         case 'schedule --backend'
             return 0
     end
@@ -156,7 +161,7 @@ end
 function __mirrorback_argument
     switch (string join ' ' -- $argv)
         case 'backup 1'
-            echo 'folder'
+            echo 'repo'
         case 'backup 2'
             echo 'repo'
         case 'init 1'
@@ -220,6 +225,8 @@ function __mirrorback_argument
         case 'doctor 1'
             echo 'repo'
         case 'run *'
+            echo 'names'
+        case 'log 1'
             echo 'names'
         case 'schedule 1'
             echo '=install remove show'
@@ -375,6 +382,7 @@ complete -c mirrorback -n '__mirrorback_is rebuild' -l config -rF -d 'The config
 complete -c mirrorback -n '__mirrorback_is rebuild' -l version -d 'Print the version.'
 complete -c mirrorback -n '__mirrorback_is rebuild' -s h -l help -d 'Show what the command does.'
 complete -c mirrorback -n '__mirrorback_is delete' -s n -l dry-run -d 'Say what would be; write nothing.'
+complete -c mirrorback -n '__mirrorback_is delete' -l even-damaged -d 'Also where damaged versions of large files need it: what they need is kept.'
 complete -c mirrorback -n '__mirrorback_is delete' -l json -d 'Machine output on standard output.'
 complete -c mirrorback -n '__mirrorback_is delete' -s v -l verbose -d 'Say more; twice: even more.'
 complete -c mirrorback -n '__mirrorback_is delete' -s q -l quiet -d 'Print nothing when all is well.'
@@ -432,6 +440,7 @@ complete -c mirrorback -n '__mirrorback_is doctor' -l version -d 'Print the vers
 complete -c mirrorback -n '__mirrorback_is doctor' -s h -l help -d 'Show what the command does.'
 complete -c mirrorback -n '__mirrorback_is run' -l if-present -d 'Skip, without a word, what has no drive now.'
 complete -c mirrorback -n '__mirrorback_is run' -l if-due -d 'Skip what has run since its schedule last came.'
+complete -c mirrorback -n '__mirrorback_is run' -l wait -x -d 'Wait so long for another run on the same drive.'
 complete -c mirrorback -n '__mirrorback_is run' -l json -d 'Machine output on standard output.'
 complete -c mirrorback -n '__mirrorback_is run' -s v -l verbose -d 'Say more; twice: even more.'
 complete -c mirrorback -n '__mirrorback_is run' -s q -l quiet -d 'Print nothing when all is well.'
@@ -446,6 +455,15 @@ complete -c mirrorback -n '__mirrorback_is status' -l no-progress -d 'No progres
 complete -c mirrorback -n '__mirrorback_is status' -l config -rF -d 'The configuration.'
 complete -c mirrorback -n '__mirrorback_is status' -l version -d 'Print the version.'
 complete -c mirrorback -n '__mirrorback_is status' -s h -l help -d 'Show what the command does.'
+complete -c mirrorback -n '__mirrorback_is log' -l list -d 'List the runs of NAME.'
+complete -c mirrorback -n '__mirrorback_is log' -l run -x -a '(__mirrorback_candidates \'moments\')' -d 'Show that run: its name, a date, `3d` ago.'
+complete -c mirrorback -n '__mirrorback_is log' -l json -d 'Machine output on standard output.'
+complete -c mirrorback -n '__mirrorback_is log' -s v -l verbose -d 'Say more; twice: even more.'
+complete -c mirrorback -n '__mirrorback_is log' -s q -l quiet -d 'Print nothing when all is well.'
+complete -c mirrorback -n '__mirrorback_is log' -l no-progress -d 'No progress bars.'
+complete -c mirrorback -n '__mirrorback_is log' -l config -rF -d 'The configuration.'
+complete -c mirrorback -n '__mirrorback_is log' -l version -d 'Print the version.'
+complete -c mirrorback -n '__mirrorback_is log' -s h -l help -d 'Show what the command does.'
 complete -c mirrorback -n '__mirrorback_is schedule' -l backend -x -a '(__mirrorback_candidates \'=systemd launchd cron\')' -d 'The scheduler; the best there is, unless given.'
 complete -c mirrorback -n '__mirrorback_is schedule' -l on-mount -d 'Also run when the drive is mounted (systemd).'
 complete -c mirrorback -n '__mirrorback_is schedule' -l json -d 'Machine output on standard output.'

@@ -225,22 +225,11 @@ class _Run:
 
     @contextlib.contextmanager
     def _opened_source(self) -> Iterator[Source]:
-        options = self._options
-        frozen = freezing.frozen_if(
-            options.source_snapshot is not None,
-            self._repo,
-            self._source_path,
-            self._events,
-            dry_run=options.dry_run,
-        )
-        with frozen as freeze:
-            source = Source.open(
-                self._source_path,
-                self._repo,
-                self._selection,
-                one_file_system=options.one_file_system,
-                freeze=freeze,
-            )
+        repo, path, selection = self._repo, self._source_path, self._selection
+        wanted, dry_run = self._options.source_snapshot is not None, self._options.dry_run
+        one = self._options.one_file_system
+        with freezing.frozen_if(wanted, repo, path, self._events, dry_run=dry_run) as freeze:
+            source = Source.open(path, repo, selection, one_file_system=one, freeze=freeze)
             with contextlib.closing(source):
                 yield source
 

@@ -171,6 +171,8 @@ def test_what_is_offered_for_arguments_and_values(name: str, drive: Drive) -> No
     assert offers("mirrorback versions -v drive r", drive) == {"removed.txt"}
     assert offers("mirrorback cat drive r", drive) == set()
     assert offers(f"mirrorback cat drive --at {drive.names[0]} r", drive) == {"removed.txt"}
+    assert {"homework", "photos"} <= offers("mirrorback backup --config c.toml ", drive)
+    assert offers("mirrorback log --config c.toml ", drive) == {"homework", "photos"}
     assert offers("mirrorback delete drive ", drive) == set(drive.names)
     assert offers(f"mirrorback delete -n drive {drive.names[0]} ", drive) == set(drive.names)
     assert offers("mirrorback pin drive ", drive) == {*drive.names, drive.mirror}

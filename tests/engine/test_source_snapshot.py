@@ -632,3 +632,16 @@ def test_the_configuration_may_ask_for_it(home: Path, repository: Path, tmp_path
     file.write_text(file.read_text().replace('"btrfs"', '"lvm"'))
     said = run("config", "check", "--config", file, code=2).err
     assert "source-snapshot: give btrfs" in said
+
+
+def test_a_configured_backup_made_by_hand_is_frozen_too(
+    home: Path, repository: Path, tmp_path: Path
+) -> None:
+    file, env = tmp_path / "config.toml", environment(MIRRORBACK_STATE_DIR=str(tmp_path / "state"))
+    run("init", repository, "--source", home / "alice", "--name", "home", "--config", file)
+    run("backup", "home", BTRFS, "--config", file, env=env)
+    assert (home / FOLDER).is_dir() and snapshots_in(home) == []
+    file.write_text(file.read_text() + 'source-snapshot = "btrfs"\n')
+    (home / FOLDER).rmdir()
+    run("backup", "home", "--config", file, env=env)
+    assert (home / FOLDER).is_dir() and snapshots_in(home) == []
