@@ -14,8 +14,9 @@ from mirrorback.engine.backup import BackupOptions, BackupResult, backup
 from mirrorback.engine.delete import delete
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
+from mirrorback.engine.mending import RepairResult
 from mirrorback.engine.prune import prune
-from mirrorback.engine.repair import RepairResult, repair
+from mirrorback.engine.repair import repair
 from mirrorback.engine.restore import RestoreOptions, RestoreResult, restore
 from mirrorback.engine.thinning import Thinned
 from mirrorback.engine.verify import verify

@@ -566,6 +566,9 @@ def test_metadata_of_all_files(
 
 
 def without_digests(nights: Nights) -> None:
+    """A catalog made anew where there was none to take digests from."""
+    for name in ("catalog.db", "catalog.blake3"):
+        (nights.repository / ".mirrorback" / name).unlink()
     result = rebuild(str(nights.repository), RebuildOptions(force=True), nights.now, Heard())
     assert result is not None and unknown(nights) > 0
 

@@ -17,7 +17,7 @@ from mirrorback.errors import Damaged, NoSpace
 from mirrorback.model import Repair
 
 if TYPE_CHECKING:
-    from mirrorback.engine.repair import RepairResult
+    from mirrorback.engine.mending import RepairResult
 
 ORIGINS = {
     "source": "from the source",
