@@ -211,6 +211,12 @@ def test_a_hook_that_shouts_does_not_fill_the_drive(home: Home) -> None:
     assert "ok: made" in log.splitlines()[-1]
 
 
+def test_of_a_long_last_line_a_part_is_told(home: Home) -> None:
+    home.add("before = 'printf %030000d 7; exit 1'")
+    message = home.night().message
+    assert message.startswith("before ended with 1: 0000") and len(message) < 300
+
+
 def test_a_log_shows_what_others_wrote_as_harmless_lines(home: Home) -> None:
     home.add(r"before = '''printf 'a\033[2Jb\r\nok: made up\n' '''")
     assert home.night().result == "ok"

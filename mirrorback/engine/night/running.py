@@ -45,9 +45,9 @@ class Run:
     """Runs configured backups.
 
     The clock is passed in, the diary lies in the folder `where`, if there is one.  `if_present`:
-    what has no drive is skipped; `if_due`: so is what has run since its schedule last came.
-    `wait` is how long another run on the same drive is waited for; without it, what is not due
-    is skipped then, and all else fails.
+    what has no drive is skipped; `if_due`: so is what has run since its schedule last came, or
+    what another run is busy with.  `wait` is how long others on the same drive, or in the same
+    repository, are waited for; then one on the drive is no hindrance, one in the repository is.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Run:
     @contextlib.contextmanager
     def _turn(self, repo: Repository, account: Account) -> Iterator[None]:
         """Wait until no other run works on this drive, nor holds this repository; then it is
-        our turn.  Raises Locked where that takes too long."""
+        our turn.  Raises Locked where that holds the repository for too long."""
         until = time.monotonic() + self._wait_s
         fd = self._drive(repo)
         if fd is None and self._if_due and not self._wait_s:
@@ -172,11 +172,8 @@ def _is_away(error: NoRepository) -> bool:
 
 def is_due(backup: Configured, page: Page, now: datetime) -> bool:
     """Whether a time of the schedule has passed since the last run."""
-    try:
-        last = datetime.fromisoformat(page.last_run or "")
-    except ValueError:
+    last = diary.moment(page.last_run, now)
+    if backup.schedule is None or last is None or is_to_come(last, now):
         return True
-    if backup.schedule is None or last.tzinfo is None or is_to_come(last, now):
-        return True
-    coming = backup.schedule.after(last.astimezone(now.tzinfo))
+    coming = backup.schedule.after(last)
     return coming is not None and coming <= now
