@@ -92,7 +92,7 @@ class Run:
             stack.enter_context(self._turn(repo, account))
             self._require_due(backup, account)  # another run may have been waited for
             stack.enter_context(awake())
-            account.begin(repo)
+            account.begin(backup.source, repo)
             begun = True
             return night.run(repo)
         except _Skipped as why:
@@ -101,7 +101,7 @@ class Run:
             if isinstance(error, Interrupted):
                 night.interrupted = error
             if not begun:
-                account.begin(None)
+                account.begin(backup.source, None)
             return failed(backup.name, error)
 
     def _require_due(self, backup: Configured, account: Account) -> None:
