@@ -51,6 +51,16 @@ def test_the_newest_is_shown_and_all_are_listed(home: Home) -> None:
     assert " 1 bytes copied, 1 written in " in size
 
 
+def test_status_says_where_to_look(home: Home) -> None:
+    home.add("before = 'exit 9'")
+    text = home.file.read_text().replace("before = 'echo hello from $MIRRORBACK_NAME'\n", "")
+    home.file.write_text(text)
+    home.night()
+    said = run("status", "--config", home.file, code=3).out
+    assert "home: before ended with 9 (`mirrorback log home` tells more)" in said
+    assert "before ended with 9" in show(home, "home")
+
+
 def test_json(home: Home) -> None:
     home.night()
     (row,) = run("log", "--json", "--config", home.file).json
