@@ -279,7 +279,7 @@ def test_waiting_has_an_end(home: Home) -> None:
 
 
 def test_two_timers_on_one_drive_run_one_after_the_other(home: Home) -> None:
-    second(home)
+    other = second(home)
     marks = home.top / "marks"
     hook = f"before = 'echo begins >> {marks}; sleep 2; echo ends >> {marks}'"
     text = home.file.read_text()
@@ -289,6 +289,9 @@ def test_two_timers_on_one_drive_run_one_after_the_other(home: Home) -> None:
     runs = [start("run", name, "--config", home.file, "--wait", "1m") for name in ("home", "other")]
     ended = [one.communicate(timeout=100) for one in runs]
     assert [one.returncode for one in runs] == [0, 0], ended
+    assert [err for _out, err in ended] == [b"", b""]
+    logs = [*home.logs(), *(p.read_text() for p in (other / ".mirrorback/log").iterdir())]
+    assert sum("another run works on this drive" in log for log in logs) == 1
     assert marks.read_text().split() == ["begins", "ends"] * 2
 
 

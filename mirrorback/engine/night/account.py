@@ -76,6 +76,9 @@ class Account(Events):
         if self._where is not None:
             with contextlib.suppress(OSError), diary.opened(self._where, LOGS, self._name) as here:
                 self._logs.append(Log.begin(here, now, LOCAL_LIMIT))
+        for log in self._logs:
+            for text in self.tail:  # what was told before
+                log.line(now, text)
         to = "" if repo is None else f" to {os.fsdecode(repo.path)}"
         self._line(f"mirrorback {__version__} backs up {source}{to}")
 

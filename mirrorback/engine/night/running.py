@@ -125,7 +125,8 @@ class Run:
         if fd is None and self._if_due and not self._wait_s:
             raise _Skipped("another run works on this drive")
         if fd is None and self._wait_s:
-            account.warning("another run works on this drive, and is waited for")
+            # Nothing to be told of: with two timers at one time it is so every night.
+            account.note("another run works on this drive, and is waited for")
         while fd is None and time.monotonic() < until:
             time.sleep(BREATH_S)
             fd = self._drive(repo)
