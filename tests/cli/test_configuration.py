@@ -123,7 +123,14 @@ def test_show(tmp_path: Path, source: Path, file: Path) -> None:
     repository = made(tmp_path, source, file)
     with file.open("a") as opened:
         opened.write('schedule = "daily 02:00"\noverdue-after = "36h"\nexclude = ["*.tmp"]\n')
+        opened.write("notify = false\nkeep-daily = 'unlimited'\nexclude-caches = false\n")
     shown = run("config", "show", "--config", file).out
+    table = tomllib.loads(shown.split("\n", 1)[1])["backup"]["home"]
+    assert set(table) == {
+        *("source", "repository", "repository-id", "exclude", "schedule", "overdue-after"),
+        *("notify", "keep-daily"),
+    }
+    assert table["notify"] is False and table["keep-daily"] == "unlimited"
     assert tomllib.loads(shown.split("\n", 1)[1])["backup"]["home"]["exclude"] == ["*.tmp"]
     found = run("config", "show", "--json", "--config", file).json
     assert found["file"] == str(file)

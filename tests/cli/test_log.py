@@ -36,7 +36,8 @@ def test_the_newest_is_shown_and_all_are_listed(home: Home) -> None:
     (home.source / "a").unlink()
     home.night()
     shown = show(home, "home").splitlines()
-    assert shown[0].endswith("before says:") and shown[1].endswith("hello from home")
+    assert shown[0].endswith(f" backs up {home.source} to {home.repository}")
+    assert shown[1].endswith("before says:") and shown[2].endswith("hello from home")
     assert "failed: the source is empty" in shown[-1]
     first, last = show(home, "home", "--list").splitlines()
     assert first.split()[:3] == ["home", "2026-08-18-020005", "ok"]
@@ -45,7 +46,19 @@ def test_the_newest_is_shown_and_all_are_listed(home: Home) -> None:
     assert show(home, "home", "--run", "2026-08-18") == show(
         home, "home", "--run", "2026-08-18-020005"
     )
-    assert "ok: made" in show(home, "home", "--run", "2026-08-18")
+    *_, files, size, last = show(home, "home", "--run", "2026-08-18").splitlines()
+    assert "ok: made" in last and files.endswith(" files: 1 new")
+    assert " 1 bytes copied, 1 written in " in size
+
+
+def test_status_says_where_to_look(home: Home) -> None:
+    home.add("before = 'exit 9'")
+    text = home.file.read_text().replace("before = 'echo hello from $MIRRORBACK_NAME'\n", "")
+    home.file.write_text(text)
+    home.night()
+    said = run("status", "--config", home.file, code=3).out
+    assert "home: before ended with 9 (`mirrorback log home` tells more)" in said
+    assert "before ended with 9" in show(home, "home")
 
 
 def test_json(home: Home) -> None:
@@ -54,7 +67,7 @@ def test_json(home: Home) -> None:
     assert row["name"] == "home" and row["run"] == "2026-08-18-020005" and row["result"] == "ok"
     assert row["message"].startswith("made ") and row["time"].startswith("2026-08-18T02:00:05")
     (one,) = run("log", "home", "--json", "--config", home.file).json
-    assert one["lines"][1].endswith("hello from home") and one.keys() == row.keys() | {"lines"}
+    assert one["lines"][2].endswith("hello from home") and one.keys() == row.keys() | {"lines"}
 
 
 def test_without_the_drive_what_is_kept_here_is_shown(home: Home) -> None:

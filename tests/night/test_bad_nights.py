@@ -211,6 +211,12 @@ def test_a_hook_that_shouts_does_not_fill_the_drive(home: Home) -> None:
     assert "ok: made" in log.splitlines()[-1]
 
 
+def test_of_a_long_last_line_a_part_is_told(home: Home) -> None:
+    home.add("before = 'printf %030000d 7; exit 1'")
+    message = home.night().message
+    assert message.startswith("before ended with 1: 0000") and len(message) < 300
+
+
 def test_a_log_shows_what_others_wrote_as_harmless_lines(home: Home) -> None:
     home.add(r"before = '''printf 'a\033[2Jb\r\nok: made up\n' '''")
     assert home.night().result == "ok"
@@ -273,7 +279,7 @@ def test_waiting_has_an_end(home: Home) -> None:
 
 
 def test_two_timers_on_one_drive_run_one_after_the_other(home: Home) -> None:
-    second(home)
+    other = second(home)
     marks = home.top / "marks"
     hook = f"before = 'echo begins >> {marks}; sleep 2; echo ends >> {marks}'"
     text = home.file.read_text()
@@ -283,6 +289,9 @@ def test_two_timers_on_one_drive_run_one_after_the_other(home: Home) -> None:
     runs = [start("run", name, "--config", home.file, "--wait", "1m") for name in ("home", "other")]
     ended = [one.communicate(timeout=100) for one in runs]
     assert [one.returncode for one in runs] == [0, 0], ended
+    assert [err for _out, err in ended] == [b"", b""]
+    logs = [*home.logs(), *(p.read_text() for p in (other / ".mirrorback/log").iterdir())]
+    assert sum("another run works on this drive" in log for log in logs) == 1
     assert marks.read_text().split() == ["begins", "ends"] * 2
 
 

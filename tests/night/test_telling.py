@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import errno
 import os
 import shutil
 import subprocess
@@ -229,6 +230,17 @@ def test_without_a_sendmail(home: Home, told: Told, monkeypatch: pytest.MonkeyPa
     home.add("before = 'false'")
     assert home.night().code == 1
     assert any("there is no sendmail" in message for message, _path in home.heard.warnings)
+
+
+def test_no_room_for_a_letter(home: Home, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(telling.tempfile, "TemporaryFile", full)
+    home.add("before = 'false'")
+    assert home.night().code == 1
+    (said,) = [m for m, _path in home.heard.warnings if m.startswith("no mail")]
+    assert said == "no mail was sent: the letter cannot be written: No space left on device"
 
 
 def test_nothing_gets_out_of_its_place_in_a_letter(told: Told) -> None:

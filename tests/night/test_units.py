@@ -230,7 +230,7 @@ def crontab_of_mine() -> Iterator[Callable[[], str]]:
     """A crontab that is ours for the time of a test, and reads what is in it."""
     if CRONTAB is None:
         pytest.skip("cron is not installed")
-    with open(f"/tmp/mirrorback-crontab-{os.geteuid()}", "w") as turn:
+    with open(CRONTAB, "rb") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)  # tests may run at once
         kept = subprocess.run([CRONTAB, "-l"], capture_output=True)
         subprocess.run([CRONTAB, "-"], input=OTHERS.encode(), check=True)

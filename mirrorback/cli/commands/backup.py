@@ -37,7 +37,7 @@ def backup(
         ),
     ],
     repo: Annotated[
-        str | None, typer.Argument(metavar="[REPO]", help="The repository.", show_default=False)
+        str | None, typer.Argument(metavar="REPO", help="The repository.", show_default=False)
     ] = None,
     init: Annotated[
         bool, typer.Option("--init", help="Make the repository first where there is none.")

@@ -75,8 +75,9 @@ def _show(session: Session, found: Configuration) -> None:
         return
     session.out.line(plain(found.file))
     for backup in found.backups:
+        usual = shapes.configured(type(backup)(backup.name, "", ""))
         session.out.line()
         session.out.line(f"[backup.{backup.name}]")
         for key, value in shapes.configured(backup).items():
-            if key != "name" and value not in (None, False, []):
+            if value != usual[key]:
                 session.out.line(f"{key} = {json.dumps(value)}")

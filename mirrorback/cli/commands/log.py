@@ -29,7 +29,7 @@ def log(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="Whose newest log is shown; unless given, all are listed."
+            metavar="NAME", help="Whose newest log is shown; unless given, all are listed."
         ),
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the runs of NAME.")] = False,

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def run(
     session: Session,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all, unless named.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Which; all, unless named.")
     ] = None,
     if_present: Annotated[
         bool, typer.Option("--if-present", help="Skip, without a word, what has no drive now.")

@@ -78,6 +78,8 @@ def _explain(session: Session, one: Status) -> None:
             f" `mirrorback unpin {one.name} {pin.name}`"
         )
     if one.last_result not in (None, "ok") and one.message:
-        session.out.line(f"{one.name}: {plain(one.message)}")
+        session.out.line(
+            f"{one.name}: {plain(one.message)} (`mirrorback log {one.name}` tells more)"
+        )
     if one.overdue and one.absent and one.absent != one.message:
         session.out.line(f"{one.name}: {plain(one.absent)}")

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from mirrorback import __version__
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
 from mirrorback.engine.night import diary
 from mirrorback.engine.night.diary import Page
-from mirrorback.engine.night.outcome import Outcome
+from mirrorback.engine.night.outcome import Outcome, counted
 from mirrorback.errors import MirrorbackError
 from mirrorback.plan import guards
 from mirrorback.store import logbook
@@ -59,7 +60,7 @@ class Account(Events):
         page = Page(self._name) if self._where is None else diary.read(self._where, self._name)
         return page.of(self._id)
 
-    def begin(self, repo: Repository | None) -> None:
+    def begin(self, source: str, repo: Repository | None) -> None:
         """Begin a log here, and on the drive, which is there unless `repo` is None; it is to
         stay open until the end."""
         now = self._clock()
@@ -75,6 +76,11 @@ class Account(Events):
         if self._where is not None:
             with contextlib.suppress(OSError), diary.opened(self._where, LOGS, self._name) as here:
                 self._logs.append(Log.begin(here, now, LOCAL_LIMIT))
+        for log in self._logs:
+            for text in self.tail:  # what was told before
+                log.line(now, text)
+        to = "" if repo is None else f" to {os.fsdecode(repo.path)}"
+        self._line(f"mirrorback {__version__} backs up {source}{to}")
 
     # --- what is told on the way -------------------------------------------------------
 
@@ -103,6 +109,8 @@ class Account(Events):
 
     def end(self, outcome: Outcome) -> None:
         """Write down what came of it, forget old logs, and write the page."""
+        if outcome.summary is not None:
+            self.note("\n".join(counted(outcome.summary)))
         self._line(f"{outcome.result}: {outcome.message}", last=True)
         for log in self._logs:
             log.end()

@@ -54,7 +54,7 @@ def back_up(
         with drive_errors():
             Lock.take(repo.inner).release()  # what another run does is written down by that
         account = Account(name, configured.repository_id, where, clock, events)
-        account.begin(repo)
+        account.begin(configured.source, repo)
         try:
             result = backup(source, os.fsdecode(repo.path), chosen, clock(), account)
         except Exception as error:

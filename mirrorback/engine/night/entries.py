@@ -9,6 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from mirrorback.engine.night.configuration import ConfigurationError, Configured, load, read
 from mirrorback.errors import UsageError
@@ -60,11 +61,16 @@ def require_addable(file: str, name: str, source: str, repository: str, now: dat
             value.encode()
         except UnicodeEncodeError as error:
             raise UsageError(f"the path of the {key} is not UTF-8: TOML cannot hold it") from error
-    place = os.path.realpath(file)
-    while not os.path.lexists(place):
-        place = os.path.dirname(place)
-    if not os.access(place, os.W_OK) or not os.access(os.path.dirname(place), os.W_OK):
+    if not _is_writable(os.path.realpath(file)):
         raise UsageError(f"{file} is read-only: allow yourself to write it, or give --config FILE")
+
+
+def _is_writable(place: str) -> bool:
+    """Whether a file can be exchanged for another, or made with its folder."""
+    at = os.path.dirname(place)
+    while not os.path.lexists(at):
+        at = os.path.dirname(at)
+    return os.access(at, os.W_OK) and (not os.path.lexists(place) or os.access(place, os.W_OK))
 
 
 def _require_free(file: str, name: str, now: datetime) -> None:
@@ -92,34 +98,41 @@ def fill_in_id(file: str, backup: Configured, identity: str, now: datetime) -> N
 
 def _put(file: str, name: str, values: Mapping[str, str], now: datetime) -> None:
     """Write keys into the table of a backup, and change nothing else.  Raises UsageError."""
-    import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-
     place = os.fsencode(os.path.realpath(file))  # a link, such as to one's dotfiles, stays one
     with _folder(file, os.path.dirname(place)) as folder:
         before = read(file)
-        text = HEAD if before is None else before
         try:
-            wanted = tomllib.loads(text)
-            document = tomlkit.parse(text)
-            entry = tomlkit.table()
-            if "backup" not in document:
-                document.add("backup", tomlkit.table(is_super_table=True))
-            if name in document["backup"]:
-                entry = document["backup"][name]
-            for key, value in values.items():
-                entry.add(key, value)
-            if name not in document["backup"]:
-                document["backup"].append(name, entry)
-            text = tomlkit.dumps(document)
-            wanted.setdefault("backup", {}).setdefault(name, {}).update(values)
-            right = tomllib.loads(text) == wanted
-        except (TOMLKitError, ValueError, TypeError, AttributeError) as error:
+            text = _changed(HEAD if before is None else before, name, values)
+        except ValueError as error:
             load(file, now).require_sound()
             raise ConfigurationError(f"{file} cannot be changed: {error}") from error
-        if not right:
-            raise ConfigurationError(f"{file} cannot be changed without harm")
         durable.replace(folder, os.path.basename(place), text.encode(), keep=True)
+
+
+def _changed(text: str, name: str, values: Mapping[str, str]) -> str:
+    """A configuration with more keys in the table of a backup, which need not be there yet.
+    Raises ValueError where tomlkit cannot do it, or would change something else."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    wanted = tomllib.loads(text)
+    try:
+        document = tomlkit.parse(text)
+        if "backup" not in document:
+            document.add("backup", tomlkit.table(is_super_table=True))
+        backups: Any = document["backup"]
+        entry = backups[name] if name in backups else tomlkit.table()
+        for key, value in values.items():
+            entry.add(key, value)
+        if name not in backups:
+            backups.append(name, entry)
+        changed = tomlkit.dumps(document)
+    except (TOMLKitError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+    wanted.setdefault("backup", {}).setdefault(name, {}).update(values)
+    if tomllib.loads(changed) != wanted:
+        raise ValueError("something else in it would change")
+    return changed
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from mirrorback.model import Summary
 from mirrorback.plan.verifying import Budget
 from mirrorback.store.repository import Repository
 
+LAST = 200  # characters of a hook's last line, which may say why it failed
 HURRY_S = 30.0  # for a hook after an interruption: the machine may be going down
 
 Clock = Callable[[], datetime]
@@ -109,5 +110,5 @@ class Night:
             self._account.note(f"{key} says:\n{ended.output}")
         if ended.failed is not None:
             self._account.warning(f"{key} {ended.failed}")
-            last = (ended.output.strip().splitlines() or [""])[-1]
+            last = (ended.output.strip().splitlines() or [""])[-1][:LAST]
             raise HookFailed(f"{key} {ended.failed}" + (f": {last}" if last else ""))

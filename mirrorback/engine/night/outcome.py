@@ -46,6 +46,26 @@ def made(name: str, summary: Summary) -> Outcome:
     return Outcome(name, "ok", 0, said, summary)
 
 
+def counted(summary: Summary) -> list[str]:
+    """A summary as lines of a log."""
+    counts = (
+        *((summary.files_new, "new"), (summary.files_changed, "changed")),
+        *((summary.files_metadata, "with other metadata"), (summary.files_moved, "moved")),
+        *((summary.files_removed, "removed"), (summary.files_unmodified, "unmodified")),
+        (summary.files_stale, "that could not be read and stay as they were"),
+    )
+    told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+    lines = [
+        f"files: {told or 'none'}",
+        f"{summary.bytes_copied:,} bytes copied, {summary.bytes_written:,} written in"
+        f" {summary.duration_s:,.1f} s",
+    ]
+    if summary.snapshots_removed:
+        names = ", ".join(summary.snapshots_removed)
+        lines.append(f"removed by the policy, {summary.bytes_freed:,} bytes freed: {names}")
+    return lines
+
+
 def worst(codes: list[int]) -> int:
     """The exit code of a run of several backups."""
     known = [code if code in SEVERITY else 1 for code in codes]

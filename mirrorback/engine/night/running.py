@@ -45,9 +45,9 @@ class Run:
     """Runs configured backups.
 
     The clock is passed in, the diary lies in the folder `where`, if there is one.  `if_present`:
-    what has no drive is skipped; `if_due`: so is what has run since its schedule last came.
-    `wait` is how long another run on the same drive is waited for; without it, what is not due
-    is skipped then, and all else fails.
+    what has no drive is skipped; `if_due`: so is what has run since its schedule last came, or
+    what another run is busy with.  `wait` is how long others on the same drive, or in the same
+    repository, are waited for; then one on the drive is no hindrance, one in the repository is.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Run:
             stack.enter_context(self._turn(repo, account))
             self._require_due(backup, account)  # another run may have been waited for
             stack.enter_context(awake())
-            account.begin(repo)
+            account.begin(backup.source, repo)
             begun = True
             return night.run(repo)
         except _Skipped as why:
@@ -101,7 +101,7 @@ class Run:
             if isinstance(error, Interrupted):
                 night.interrupted = error
             if not begun:
-                account.begin(None)
+                account.begin(backup.source, None)
             return failed(backup.name, error)
 
     def _require_due(self, backup: Configured, account: Account) -> None:
@@ -119,13 +119,14 @@ class Run:
     @contextlib.contextmanager
     def _turn(self, repo: Repository, account: Account) -> Iterator[None]:
         """Wait until no other run works on this drive, nor holds this repository; then it is
-        our turn.  Raises Locked where that takes too long."""
+        our turn.  Raises Locked where that holds the repository for too long."""
         until = time.monotonic() + self._wait_s
         fd = self._drive(repo)
         if fd is None and self._if_due and not self._wait_s:
             raise _Skipped("another run works on this drive")
         if fd is None and self._wait_s:
-            account.warning("another run works on this drive, and is waited for")
+            # Nothing to be told of: with two timers at one time it is so every night.
+            account.note("another run works on this drive, and is waited for")
         while fd is None and time.monotonic() < until:
             time.sleep(BREATH_S)
             fd = self._drive(repo)
@@ -172,11 +173,8 @@ def _is_away(error: NoRepository) -> bool:
 
 def is_due(backup: Configured, page: Page, now: datetime) -> bool:
     """Whether a time of the schedule has passed since the last run."""
-    try:
-        last = datetime.fromisoformat(page.last_run or "")
-    except ValueError:
+    last = diary.moment(page.last_run, now)
+    if backup.schedule is None or last is None or is_to_come(last, now):
         return True
-    if backup.schedule is None or last.tzinfo is None or is_to_come(last, now):
-        return True
-    coming = backup.schedule.after(last.astimezone(now.tzinfo))
+    coming = backup.schedule.after(last)
     return coming is not None and coming <= now

@@ -32,10 +32,13 @@ def mail(to: Sequence[str], notice: Notice, host: str) -> None:
     program = shutil.which("sendmail", path=f"{os.environ.get('PATH', '')}:{SENDMAIL_IN}")
     if program is None:
         raise NotTold("there is no sendmail on this machine: mail-to needs one")
-    with tempfile.TemporaryFile() as letter:
-        letter.write(_letter(to, notice, host))
-        letter.seek(0)
-        code = _run([program, "-i", "-t"], MAIL_S, letter)
+    try:
+        with tempfile.TemporaryFile() as letter:  # not a pipe, which could fill
+            letter.write(_letter(to, notice, host))
+            letter.seek(0)
+            code = _run([program, "-i", "-t"], MAIL_S, letter)
+    except OSError as error:
+        raise NotTold(f"the letter cannot be written: {error.strerror or error}") from error
     if code is None:
         raise NotTold("sendmail took too long, and was ended")
     if code:
