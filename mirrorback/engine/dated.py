@@ -13,7 +13,7 @@ from mirrorback.engine.history import History
 from mirrorback.engine.jobs import Top
 from mirrorback.model import Problem, Snapshot
 from mirrorback.plan.likeness import Holds
-from mirrorback.store import mend, owners, past, schema, system, tree
+from mirrorback.store import mend, mounts, owners, past, schema, tree
 from mirrorback.store.catalog import FOLDER_NAME, ROOT_DIR
 from mirrorback.store.repository import CURRENT, INNER
 
@@ -85,7 +85,7 @@ class Dated:
         """What the drive can hold, as far as that shows without writing."""
         repo = self._history.repo
         st = os.fstat(repo.fd)
-        mount = system.mount_of(repo.path)
+        mount = mounts.mount_of(repo.path)
         all_of_it = mount is not None and mount.fstype in _HOLD_ALL
         root = st.st_uid == os.geteuid() == 0 and owners.has_all()
         return Holds(modes=all_of_it, owners=all_of_it and root, uid=st.st_uid, gid=st.st_gid)

@@ -19,7 +19,7 @@ from mirrorback.engine.uses import Uses
 from mirrorback.engine.view import Node, View
 from mirrorback.errors import MirrorbackError
 from mirrorback.model import Kind
-from mirrorback.store import system
+from mirrorback.store import mounts, system
 
 T = TypeVar("T")
 
@@ -323,7 +323,7 @@ class Operations:
         that cache."""
         if not self._read_ahead:  # libfuse asks for it before a mount is ready, in vain
             self._read_ahead = True
-            system.read_ahead(self._point, READ_AHEAD)
+            mounts.read_ahead(self._point, READ_AHEAD)
         where = _plain(path)
         node = self._view.look(where)
         version = self._opened(node)

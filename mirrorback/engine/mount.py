@@ -11,7 +11,7 @@ from mirrorback.engine import fuse
 from mirrorback.engine.history import History
 from mirrorback.engine.view import View
 from mirrorback.errors import MirrorbackError, Refused
-from mirrorback.store import settings, system
+from mirrorback.store import mounts, settings, system
 from mirrorback.store.catalog import translated
 
 
@@ -84,7 +84,7 @@ def _folder(typed: bytes) -> bytes:
 
 def _require_free(where: bytes) -> None:
     shown = settings.escape(where)
-    if where in system.mount_points():
+    if where in mounts.mount_points():
         raise MirrorbackError(
             f"{shown} is a mount already: `{unmounting(where)}` first, or give another folder"
         )

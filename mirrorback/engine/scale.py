@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mirrorback.engine.history import History
 from mirrorback.engine.places import Places, file_name, shown_in
 from mirrorback.model import Kind
-from mirrorback.store import extents, schema, system, usage
+from mirrorback.store import extents, mounts, schema, usage
 from mirrorback.store.extents import Layout
 from mirrorback.store.usage import Named, Stored
 
@@ -36,7 +36,7 @@ class Scale:
     def __init__(self, history: History, places: Places) -> None:
         self._history = history
         self._places = places
-        mount = system.mount_of(history.repo.path)
+        mount = mounts.mount_of(history.repo.path)
         kind = mount.fstype if mount else ""
         self._fstype = kind
         self._telling = kind in extents.TELLING

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mirrorback.errors import Refused, SourceError
 from mirrorback.plan import compare
 from mirrorback.plan.selection import Selection, is_cache_tag
-from mirrorback.store import frozen, settings, subvolume, system, tree
+from mirrorback.store import frozen, mounts, settings, subvolume, system, tree
 from mirrorback.store.repository import Repository
 
 VIEW = "fuse.mirrorback"  # the type of a mounted view, as mountinfo has it
@@ -68,11 +68,11 @@ class Source:
         # Another subvolume is no part of a snapshot, and is treated as a mount is.
         self._one_file_system = one_file_system or freeze is not None
         self._freeze = freeze
-        mounts = system.mount_points() if self._one_file_system else frozenset()
-        self._mounts = _below(path, mounts)
+        points = mounts.mount_points() if self._one_file_system else frozenset()
+        self._mounts = _below(path, points)
         self.apart: list[bytes] = []  # what a snapshot does not hold of the source
         self.settled = compare.settled if freeze is None else freeze.settled
-        self._views = _below(path, system.mount_points(VIEW))
+        self._views = _below(path, mounts.mount_points(VIEW))
         self._shut: set[bytes] = set()
 
     @classmethod
@@ -245,7 +245,7 @@ def _without_snapshots(fd: int, rows: list[tree.Row]) -> list[tree.Row]:
     return [row for row in rows if not frozen.is_folder(fd, row[0], row[2])]
 
 
-def _below(path: bytes, mounts: frozenset[bytes]) -> frozenset[bytes]:
+def _below(path: bytes, points: frozenset[bytes]) -> frozenset[bytes]:
     """Those mounts that lie below a path, relative to it."""
     top = path.rstrip(b"/") + b"/"
-    return frozenset(mount[len(top) :] for mount in mounts if mount.startswith(top))
+    return frozenset(mount[len(top) :] for mount in points if mount.startswith(top))

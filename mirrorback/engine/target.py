@@ -14,7 +14,7 @@ from mirrorback.engine.keeping import Keeping
 from mirrorback.errors import Trouble
 from mirrorback.model import Kind
 from mirrorback.plan import restoring
-from mirrorback.store import hold, remove, system, tree
+from mirrorback.store import hold, mounts, remove, system, tree
 
 TEMPORARY = b".mirrorback-%s.tmp"  # while its folder is held
 UNHELD = b".mirrorback-%s.new"  # where it cannot be, for another restore to keep its hands off
@@ -33,13 +33,13 @@ def places_to_keep(top: int, repository: bytes) -> tuple[frozenset[Identity], fr
     all that no restore may move or remove, which is these, the repository, and
     whatever holds one of them."""
     real = os.path.realpath(system.path_of(top, b"")).rstrip(b"/") + b"/"
-    mounts = [point for point in system.mount_points() if point.startswith(real)]
+    points = [point for point in mounts.mount_points() if point.startswith(real)]
     kept: set[bytes] = set()
-    for path in (*mounts, repository):
+    for path in (*points, repository):
         while len(path) > 1:
             kept.add(path)
             path = os.path.dirname(path)
-    return _identities(mounts), _identities(kept)
+    return _identities(points), _identities(kept)
 
 
 def _identities(paths: Iterable[bytes]) -> frozenset[Identity]:

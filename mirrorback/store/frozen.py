@@ -18,7 +18,7 @@ import secrets
 from dataclasses import dataclass
 
 from mirrorback.errors import Refused, SourceError
-from mirrorback.store import durable, settings, subvolume, system, tree
+from mirrorback.store import durable, mounts, settings, subvolume, system, tree
 
 FOLDER = ".mirrorback-snapshots"
 RECORD = b"source-snapshots"
@@ -95,7 +95,7 @@ def require_removable(origin: Origin) -> None:
     """Raise Refused where we might make a snapshot, but not remove it again."""
     if os.geteuid() == 0:
         return
-    mount = system.mount_of(origin.path)
+    mount = mounts.mount_of(origin.path)
     if mount is None or "user_subvol_rm_allowed" not in mount.options:
         raise Refused(
             "only root may remove a snapshot again, or who may write to a btrfs that is mounted"

@@ -16,7 +16,7 @@ from collections.abc import Set
 
 from mirrorback.errors import Refused
 from mirrorback.model import Kind
-from mirrorback.store import past, schema, settings, system, tree
+from mirrorback.store import mounts, past, schema, settings, system, tree
 from mirrorback.store.catalog import ROOT_DIR, Catalog
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import CURRENT, DELTA_SUFFIX, INNER, Repository
@@ -120,7 +120,7 @@ def require_unmounted(repo: Repository, path: bytes) -> None:
     """Raises Refused where something is mounted in a folder of the repository, or at it: it has
     other files, perhaps of the same names, and is not to be removed with the folder."""
     top = os.path.join(repo.path, path)
-    for point in system.mount_points():
+    for point in mounts.mount_points():
         if point == top or point.startswith(top + b"/"):
             raise Refused(
                 f"something is mounted at {settings.escape(point)}, which is to be removed:"

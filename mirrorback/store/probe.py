@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mirrorback.store import clones, remove, system, tree, xattrs
+from mirrorback.store import clones, mounts, remove, system, tree, xattrs
 from mirrorback.store.clones import NewFile
 
 _TIMES = (-(2**31) * 10**9, 2**32 * 10**9)  # 1901 and 2106: what 32 bits of seconds end at
@@ -130,7 +130,7 @@ def _try_all(folder: bytes, fd: int) -> Drive:
     with _file(fd, b"file") as file:
         os.write(file, b"x" * 4096)
     st = os.fstatvfs(fd)
-    mount = system.mount_of(folder)
+    mount = mounts.mount_of(folder)
     return Drive(
         hard_links=_works(lambda: os.link(b"file", b"link", src_dir_fd=fd, dst_dir_fd=fd)),
         reflinks=_reflinks(fd),
