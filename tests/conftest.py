@@ -19,8 +19,13 @@ settings.load_profile("calm")
 
 
 @pytest.fixture(autouse=True)
-def nothing_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests on a desktop is not told of their failures."""
+def nothing_outside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whoever runs the tests finds nothing of them in their own diary, and on a desktop is not
+    told of their failures."""
+    diary = tmp_path_factory.getbasetemp() / f"diary-{next(_numbers)}"
+    monkeypatch.setenv("MIRRORBACK_STATE_DIR", str(diary))
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent")
 
 

@@ -20,12 +20,6 @@ from mirrorback.engine.night.outcome import worst
 from mirrorback.engine.night.running import is_due
 
 
-@pytest.fixture(autouse=True)
-def own_diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing outside of the test's folder is written."""
-    monkeypatch.setenv("MIRRORBACK_STATE_DIR", str(tmp_path / "diary"))
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path)

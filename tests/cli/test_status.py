@@ -18,12 +18,6 @@ from mirrorback.engine.night.diary import Page
 from mirrorback.engine.night.standing import Status, status
 
 
-@pytest.fixture(autouse=True)
-def own_diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing outside of the test's folder is written."""
-    monkeypatch.setenv("MIRRORBACK_STATE_DIR", str(tmp_path / "diary"))
-
-
 class Configured(Nights):
     """Nights of a configured backup, asked for its status."""
 
