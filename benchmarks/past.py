@@ -9,7 +9,8 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from mirrorback.engine.backup import BackupOptions, backup
+from mirrorback.engine.backup import backup
+from mirrorback.engine.backup_options import BackupOptions
 from mirrorback.engine.events import Events
 
 FILES = 20

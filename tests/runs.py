@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mirrorback.engine.backup import BackupOptions, BackupResult, backup
+from mirrorback.engine.backup import BackupResult, backup
+from mirrorback.engine.backup_options import BackupOptions
 from mirrorback.engine.delete import delete
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History

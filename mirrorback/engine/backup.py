@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import tempfile
 import time
@@ -11,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mirrorback.engine import create, freezing, lost_mirror, planned, resolve, room, totals
+from mirrorback.engine import freezing, lost_mirror, planned, resolve, room, totals
+from mirrorback.engine.backup_options import BackupOptions, opened, remember, selected
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.pins import unpinning
@@ -21,13 +21,12 @@ from mirrorback.engine.survey import Counts, Survey
 from mirrorback.engine.suspects import Suspects
 from mirrorback.engine.thinning import NightlyThinning
 from mirrorback.engine.unseen import Unseen
-from mirrorback.errors import Refused, UsageError
+from mirrorback.errors import Refused
 from mirrorback.model import Change, Snapshot, Summary
 from mirrorback.plan import guards, naming
-from mirrorback.plan.retention import Policy
-from mirrorback.plan.selection import Selection, read_patterns
+from mirrorback.plan.selection import Selection
 from mirrorback.plan.spans import instant
-from mirrorback.store import live, node, probe, publish, record, settings, system
+from mirrorback.store import live, node, probe, publish, record, system
 from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.difference import Action
@@ -40,30 +39,6 @@ MOST_HELPERS = 4
 # From here on starting helper processes costs less than it gains.
 COPIES_FOR_HELPERS = 3000
 NAMES_FOR_HELPERS = 30_000
-
-
-@dataclass(frozen=True)
-class BackupOptions:
-    """How a backup is to be made; sizes in bytes, patterns as in .gitignore."""
-
-    init: bool = False
-    dry_run: bool = False
-    checksum: bool = False
-    always: bool = False
-    allow_empty_source: bool = False
-    one_file_system: bool = False
-    exclude: tuple[str, ...] = ()
-    exclude_from: tuple[str, ...] = ()
-    exclude_caches: bool = False
-    exclude_if_present: tuple[str, ...] = ()
-    exclude_larger_than: int | None = None
-    delta_min_size: int | None = None
-    large_files: str | None = None
-    force: bool = False
-    mode: int | None = None
-    source_snapshot: str | None = None  # "btrfs": read one
-    policy: Policy | None = None  # by which snapshots go; None: all stay
-    repository_id: str | None = None  # of the only repository that is meant
 
 
 @dataclass
@@ -84,61 +59,13 @@ def backup(
     """
     began = time.monotonic()
     system.raise_descriptor_limit()
-    selection = _selection(options)
+    selection = selected(options)
     require_source(source)
-    with drive_errors(), _opened(source, repository, options, now) as repo:
+    with drive_errors(), opened(source, repository, options, now) as repo:
         run = _Run(source, repo, selection, options, now, events)
         result = run.dry() if options.dry_run else run.locked()
     result.summary.duration_s = round(time.monotonic() - began, 3)
     return result
-
-
-def _selection(options: BackupOptions) -> Selection:
-    patterns = list(options.exclude)
-    for name in options.exclude_from:
-        try:
-            with open(name, encoding="utf-8", errors="surrogateescape") as file:
-                patterns += read_patterns(file.read())
-        except OSError as error:
-            raise UsageError(f"--exclude-from {name} cannot be read: {error.strerror}") from error
-    return Selection(
-        patterns,
-        options.exclude_larger_than,
-        tuple(os.fsencode(name) for name in options.exclude_if_present),
-        options.exclude_caches,
-    )
-
-
-@contextlib.contextmanager
-def _opened(
-    source: str, repository: str, options: BackupOptions, now: datetime
-) -> Iterator[Repository]:
-    path = os.path.abspath(os.fsencode(repository))
-    inside = os.path.realpath(os.fsencode(source)) + b"/"
-    if inside.startswith(os.path.realpath(path).rstrip(b"/") + b"/"):
-        raise Refused("the source lies inside the repository; a backup of it would never end")
-    if options.init and not create.exists(path):
-        if options.dry_run:
-            raise UsageError("--dry-run makes no repository: leave out --init, or --dry-run")
-        create.create(
-            repository,
-            source,
-            now=now,
-            force=options.force,
-            mode=0o700 if options.mode is None else options.mode,
-            delta_min_size=options.delta_min_size,
-            large_files=options.large_files,
-        )
-    repo = Repository.open(path)
-    try:
-        if options.repository_id not in (None, repo.settings.id):
-            raise Refused(
-                f"{settings.escape(path)} holds another repository than the one that is meant"
-                f" ({repo.settings.id[:8]}): is it another drive?"
-            )
-        yield repo
-    finally:
-        repo.close()
 
 
 class _Run:
@@ -262,7 +189,7 @@ class _Run:
         counts, cost = self._look(source, catalog, spool)
         if mirror is not None and lost:
             cost = lost_mirror.with_mirror(cost, mirror)
-        self._remember_settings()
+        remember(self._repo, options=self._options, source=self._source_path, events=self._events)
         self._summary.dirs = counts.dirs
         self._summary.errors = counts.errors
         self._summary.files_stale = counts.stale
@@ -394,28 +321,6 @@ class _Run:
         removed = self._thinning.removed
         self._summary.snapshots_removed = [fate.name for fate in removed]
         self._summary.bytes_freed = sum(fate.frees for fate in removed)
-
-    def _remember_settings(self) -> None:
-        """Options that are kept in the repository, and where the source is now."""
-        self._repo.renew_readme()
-        old = self._repo.settings
-        options = self._options
-        new = dataclasses.replace(
-            old,
-            source=os.path.realpath(self._source_path),
-            delta_min_size=(
-                old.delta_min_size if options.delta_min_size is None else options.delta_min_size
-            ),
-            large_files=options.large_files or old.large_files,
-        )
-        if new == old:
-            return
-        if new.source != old.source:
-            self._events.warning(
-                f"the source was {settings.escape(old.source)} before; this run goes on from there"
-            )
-        settings.write(self._repo.inner, new)
-        self._repo.settings = new
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from filesystems import require_root
 from homes import NOW
 from program import NOBODY, complaint, run
 
-from mirrorback.engine.backup import BackupOptions
+from mirrorback.engine.backup_options import BackupOptions
 from mirrorback.engine.night import diary
 from mirrorback.engine.night.by_hand import together
 from mirrorback.engine.night.configuration import load

@@ -17,7 +17,8 @@ from runs import IMAGE as SIZE
 from runs import PAGE, Heard, LargeNights, change_pages
 
 from mirrorback.engine import contents, faults, open_large, read_back, room
-from mirrorback.engine.backup import BackupOptions, backup
+from mirrorback.engine.backup import backup
+from mirrorback.engine.backup_options import BackupOptions
 from mirrorback.engine.delete import delete
 from mirrorback.engine.open_version import open_version
 from mirrorback.errors import MirrorbackError, NoSpace

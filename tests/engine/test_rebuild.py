@@ -522,7 +522,8 @@ def test_an_hour_that_came_twice(nights: Nights) -> None:
         settle()
         nights.now = moment.astimezone(zone) - timedelta(days=1)
         nights.now = moment.astimezone(zone)
-        from mirrorback.engine.backup import BackupOptions, backup
+        from mirrorback.engine.backup import backup
+        from mirrorback.engine.backup_options import BackupOptions
 
         backup(
             str(nights.source), str(nights.repository), BackupOptions(init=True), nights.now,

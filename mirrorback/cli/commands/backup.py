@@ -15,7 +15,8 @@ from mirrorback.cli.options import DeltaMinSize, DryRun, Force, LargeFiles, Mode
 from mirrorback.cli.session import Session
 
 if TYPE_CHECKING:
-    from mirrorback.engine.backup import BackupOptions, BackupResult
+    from mirrorback.engine.backup import BackupResult
+    from mirrorback.engine.backup_options import BackupOptions
     from mirrorback.engine.events import Events
     from mirrorback.model import Summary
 
@@ -96,9 +97,9 @@ def backup(
 
     Exit code 3: done, but some of the source could not be read.
     """
-    from mirrorback.engine import backup as engine
+    from mirrorback.engine.backup_options import BackupOptions
 
-    options = engine.BackupOptions(
+    options = BackupOptions(
         init=init,
         dry_run=dry_run,
         checksum=checksum,

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from mirrorback.engine import create
-from mirrorback.engine.backup import BackupOptions, BackupResult, backup
+from mirrorback.engine.backup import BackupResult, backup
+from mirrorback.engine.backup_options import BackupOptions
 from mirrorback.engine.events import Events
 from mirrorback.engine.night import entries, outcome
 from mirrorback.engine.night.account import Account

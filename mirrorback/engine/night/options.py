@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mirrorback.engine.backup import BackupOptions
+from mirrorback.engine.backup_options import BackupOptions
 from mirrorback.engine.night.configuration import Configured, expanded
 from mirrorback.plan.configuration import Count
 from mirrorback.plan.retention import read_policy
