@@ -50,6 +50,14 @@ class Keep:
         ),
     ] = None
 
+    def typed(self) -> dict[str, str | int | bool]:
+        """The rules that were given, as they stand in a configuration."""
+        return {
+            key.replace("_", "-"): int(value) if str(value).isdecimal() else value
+            for key, value in dataclasses.asdict(self).items()
+            if value not in (None, False)
+        }
+
     def policy(self) -> Policy | None:
         """The policy; None where there is no rule.  Raises UsageError."""
         if self == Keep():

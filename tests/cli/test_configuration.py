@@ -58,6 +58,41 @@ def test_init_writes_an_entry_and_its_name_is_as_good_as_the_path(
     assert run("cat", repository, "letter").out == "dear"
 
 
+def test_init_writes_when_it_runs_and_what_stays(tmp_path: Path, source: Path, file: Path) -> None:
+    wishes = ["--schedule", "daily 02:00", "--time-machine", "--keep-yearly", "3"]
+    wishes += ["--keep-monthly", "unlimited", "--min-free", "10%"]
+    run("init", tmp_path / "r", "--source", source, "--name=home", "--config", file, *wishes)
+    entry = tomllib.loads(file.read_text())["backup"]["home"]
+    assert {key: entry[key] for key in list(entry)[3:]} == {
+        "schedule": "daily 02:00",
+        "time-machine": True,
+        "keep-yearly": 3,
+        "keep-monthly": "unlimited",
+        "min-free": "10%",
+    }
+    run("config", "check", "--config", file)
+    run("run", "--config", file)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        (["--name=home", "--schedule", "dayly 02:00"], "schedule"),
+        (["--name=home", "--schedule", "2020-01-01"], "never comes"),
+        (["--name=home", "--keep-daily", "-1"], "--keep-daily"),
+        (["--name=home", "--keep-none"], "keep-none"),
+        (["--schedule", "daily 02:00"], "give --name NAME too"),
+        (["--time-machine"], "give --name NAME too"),
+    ],
+)
+def test_a_wish_that_cannot_be_makes_no_repository(
+    tmp_path: Path, source: Path, file: Path, wishes: list[str], words: str
+) -> None:
+    told = complaint("init", tmp_path / "r", "--source", source, "--config", file, *wishes, code=2)
+    assert words in told
+    assert not (tmp_path / "r").exists() and not file.exists()
+
+
 def test_what_was_written_before_stays_with_its_comments(
     tmp_path: Path, source: Path, file: Path
 ) -> None:

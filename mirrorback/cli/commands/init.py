@@ -9,8 +9,10 @@ import typer
 from mirrorback.cli import values
 from mirrorback.cli.command import add
 from mirrorback.cli.commands.doctor import show
+from mirrorback.cli.keeping import Keep
 from mirrorback.cli.options import DeltaMinSize, Force, LargeFiles, Mode
 from mirrorback.cli.session import Session
+from mirrorback.errors import UsageError
 
 NewRepo = Annotated[str, typer.Argument(metavar="REPO", help="The folder to make it in.")]
 Source = Annotated[
@@ -37,16 +39,34 @@ def init(
             "--name", metavar="NAME", help="Write it into the configuration under this name."
         ),
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", metavar="WHEN", help='With --name: such as "daily 02:00".'),
+    ] = None,
+    *,
+    keep: Keep,
 ) -> int:
-    """Make a repository, and say what the drive can hold."""
+    """Make a repository, and say what the drive can hold.
+
+    With --name it can be backed up to by that name, and by `mirrorback run`; --schedule and what
+    is to be kept are written down there.
+    """
+    keep.policy()
+    if keep.keep_none:
+        raise UsageError("--keep-none stands in no configuration: leave it out")
+    wishes = keep.typed() | ({} if schedule is None else {"schedule": schedule})
+    if wishes and name is None:
+        raise UsageError(
+            f"--{next(iter(wishes))} goes into the configuration: give --name NAME too"
+        )
     permissions = values.mode(mode)
     size, large = values.size(delta_min_size), values.large_files(large_files)
     from mirrorback.engine.create import create
     from mirrorback.engine.night import entries
 
+    file = session.configuration_file()
     if name is not None:
-        file = session.configuration_file()
-        entries.require_addable(file, name, source, repo, session.now)
+        entries.require_addable(file, name, source, repo, session.now, wishes)
     found = create(
         repo,
         source,
@@ -57,6 +77,6 @@ def init(
         large_files=large,
     )
     if name is not None:
-        entries.add_made(session.configuration_file(), name, source, repo, session.now)
+        entries.add_made(file, name, source, repo, session.now, wishes)
     show(session, found)
     return 0

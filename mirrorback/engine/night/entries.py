@@ -31,17 +31,25 @@ EXAMPLE = """\
 # schedule = "daily 02:00"
 # overdue-after = "3d"
 """
+_EXAMPLE = {"source": "/source", "repository": "/drive"}
 HEAD = "# What mirrorback backs up: see `man mirrorback.toml`.\n"
 
 
-def add_made(file: str, name: str, source: str, repository: str, now: datetime) -> None:
-    """Write an entry for a repository that has just been made.  Raises MirrorbackError."""
+Wishes = Mapping[str, str | int | bool]
+
+
+def add_made(
+    file: str, name: str, source: str, repository: str, now: datetime, wishes: Wishes
+) -> None:
+    """Write an entry for a repository that has just been made, with more keys of it.  Raises
+    MirrorbackError."""
     path = os.path.abspath(repository)
     with drive_errors():
         repo = Repository.open(os.fsencode(path))
         identity = repo.settings.id
         repo.close()
-    entry = {"source": os.path.realpath(source), "repository": path, "repository-id": identity}
+    place = {"source": os.path.realpath(source), "repository": path, "repository-id": identity}
+    entry: Wishes = {**place, **wishes}
     try:
         _require_free(file, name, now)
         _put(file, name, entry, now)
@@ -52,10 +60,16 @@ def add_made(file: str, name: str, source: str, repository: str, now: datetime) 
         ) from error
 
 
-def require_addable(file: str, name: str, source: str, repository: str, now: datetime) -> None:
+def require_addable(
+    file: str, name: str, source: str, repository: str, now: datetime, wishes: Wishes
+) -> None:
     """Raises UsageError where no entry of that name can be written: the configuration has one,
-    or mistakes, or is read-only; the name is none, or a path is not UTF-8."""
+    or mistakes, or is read-only; the name is none, a path is not UTF-8, or one of the other
+    keys has no such value."""
     _require_free(file, name, now)
+    _found, mistakes = plan.read({"backup": {name: {**_EXAMPLE, **wishes}}}, now)
+    if mistakes:
+        raise UsageError(mistakes[0].message)
     for key, value in (("source", os.path.realpath(source)), ("repository", repository)):
         try:
             value.encode()
@@ -96,7 +110,7 @@ def fill_in_id(file: str, backup: Configured, identity: str, now: datetime) -> N
         ) from error
 
 
-def _put(file: str, name: str, values: Mapping[str, str], now: datetime) -> None:
+def _put(file: str, name: str, values: Wishes, now: datetime) -> None:
     """Write keys into the table of a backup, and change nothing else.  Raises UsageError."""
     place = os.fsencode(os.path.realpath(file))  # a link, such as to one's dotfiles, stays one
     with _folder(file, os.path.dirname(place)) as folder:
@@ -109,7 +123,7 @@ def _put(file: str, name: str, values: Mapping[str, str], now: datetime) -> None
         durable.replace(folder, os.path.basename(place), text.encode(), keep=True)
 
 
-def _changed(text: str, name: str, values: Mapping[str, str]) -> str:
+def _changed(text: str, name: str, values: Wishes) -> str:
     """A configuration with more keys in the table of a backup, which need not be there yet.
     Raises ValueError where tomlkit cannot do it, or would change something else."""
     import tomlkit
