@@ -137,6 +137,7 @@ class Checker:
             if not stat.S_ISREG(st.st_mode) or st.st_size != row.size:
                 return False
             attributes = xattrs.read(fd)
+            system.drop_cache(fd, 0, 0)  # what is on the drive counts, not what is remembered
             if row.digest is None:
                 self._learn(fd, st, row, read, tell)
             elif not self._same_content(fd, st, row, tell):
