@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from log import Log
-from measure import Command, Failed, read, run
+from measure import Command, Failed, forget, read, run
 from peers import Mirrorback, Tool, remove
 from source import Source
 
@@ -104,8 +104,10 @@ class Bench:
         command = self._mirrorback.command("verify", str(self._mirrorback.place), "-q")
         words = ["find", str(self._mirror()), "-type", "f", "-exec", "cat", "{}", "+"]
         for number in range(self._rounds):
+            forget()  # verify reads what is on the drive: so must `cat`
             self._run("verify", "mirrorback", command, number)
             if self._peers:
+                forget()
                 self._run("verify", "cat", Command(words), number, writes=False)
 
     def rebuild(self) -> None:
