@@ -85,7 +85,7 @@ def _command(name: str, found: Any) -> Command:
         for p in found.params
         if p.param_type_name == "argument"
     ]
-    if any(p.metavar == "[REPO]" for p in found.params):
+    if any(p.name == "repo" and not p.required for p in found.params):
         # What comes before it may be the name of a configured backup then.
         arguments[0] = dataclasses.replace(arguments[0], kind="repo")
     return Command(name, found.get_short_help_str(100), tuple(options), tuple(arguments))

@@ -9,7 +9,7 @@ _mirrorback_commands='backup init snapshots ls versions find diff restore cat mo
 _mirrorback_options() {
     case $1 in
     backup) options='--init --force --mode -n --dry-run --exclude --exclude-from --exclude-caches --exclude-if-present --exclude-larger-than -x --one-file-system --source-snapshot --checksum --always --allow-empty-source --delta-min-size --large-files --keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --time-machine --keep-none --min-free --json -v --verbose -q --quiet --no-progress --config --version -h --help' ;;
-    init) options='--source --force --mode --delta-min-size --large-files --name --json -v --verbose -q --quiet --no-progress --config --version -h --help' ;;
+    init) options='--source --force --mode --delta-min-size --large-files --name --schedule --keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly --keep-within --time-machine --keep-none --min-free --json -v --verbose -q --quiet --no-progress --config --version -h --help' ;;
     snapshots) options='--json -v --verbose -q --quiet --no-progress --config --version -h --help' ;;
     ls) options='--at -R --recursive --json -v --verbose -q --quiet --no-progress --config --version -h --help' ;;
     versions) options='--follow --json -v --verbose -q --quiet --no-progress --config --version -h --help' ;;
@@ -61,6 +61,15 @@ _mirrorback_value() {
     'init --delta-min-size') kind='nothing' ;;
     'init --large-files') kind='=auto delta reflink whole' ;;
     'init --name') kind='nothing' ;;
+    'init --schedule') kind='moments' ;;
+    'init --keep-last') kind='nothing' ;;
+    'init --keep-hourly') kind='nothing' ;;
+    'init --keep-daily') kind='nothing' ;;
+    'init --keep-weekly') kind='nothing' ;;
+    'init --keep-monthly') kind='nothing' ;;
+    'init --keep-yearly') kind='nothing' ;;
+    'init --keep-within') kind='nothing' ;;
+    'init --min-free') kind='nothing' ;;
     'ls --at') kind='moments' ;;
     'restore --at') kind='moments' ;;
     'restore --to') kind='folder' ;;

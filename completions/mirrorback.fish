@@ -127,7 +127,7 @@ function __mirrorback_takes_value
             return 0
         case 'backup --mode' 'backup --exclude' 'backup --exclude-from' 'backup --exclude-if-present' 'backup --exclude-larger-than' 'backup --source-snapshot' 'backup --delta-min-size' 'backup --large-files' 'backup --keep-last' 'backup --keep-hourly' 'backup --keep-daily' 'backup --keep-weekly' 'backup --keep-monthly' 'backup --keep-yearly' 'backup --keep-within' 'backup --min-free'
             return 0
-        case 'init --source' 'init --mode' 'init --delta-min-size' 'init --large-files' 'init --name'
+        case 'init --source' 'init --mode' 'init --delta-min-size' 'init --large-files' 'init --name' 'init --schedule' 'init --keep-last' 'init --keep-hourly' 'init --keep-daily' 'init --keep-weekly' 'init --keep-monthly' 'init --keep-yearly' 'init --keep-within' 'init --min-free'
             return 0
         case 'ls --at'
             return 0
@@ -274,6 +274,17 @@ complete -c mirrorback -n '__mirrorback_is init' -l mode -x -d 'Permissions of a
 complete -c mirrorback -n '__mirrorback_is init' -l delta-min-size -x -d 'Files are large from here on (32M); kept.'
 complete -c mirrorback -n '__mirrorback_is init' -l large-files -x -a '(__mirrorback_candidates \'=auto delta reflink whole\')' -d 'How large files are stored; kept.'
 complete -c mirrorback -n '__mirrorback_is init' -l name -x -d 'Write it into the configuration under this name.'
+complete -c mirrorback -n '__mirrorback_is init' -l schedule -x -a '(__mirrorback_candidates \'moments\')' -d 'With --name: such as "daily 02:00".'
+complete -c mirrorback -n '__mirrorback_is init' -l keep-last -x -d 'Keep the last N snapshots.'
+complete -c mirrorback -n '__mirrorback_is init' -l keep-hourly -x -d 'The last of N hours.'
+complete -c mirrorback -n '__mirrorback_is init' -l keep-daily -x -d 'The last of N days.'
+complete -c mirrorback -n '__mirrorback_is init' -l keep-weekly -x -d 'The last of N weeks.'
+complete -c mirrorback -n '__mirrorback_is init' -l keep-monthly -x -d 'The last of N months.'
+complete -c mirrorback -n '__mirrorback_is init' -l keep-yearly -x -d 'The last of N years.'
+complete -c mirrorback -n '__mirrorback_is init' -l keep-within -x -d 'All of the last 2y5m7d3h, say (m: months).'
+complete -c mirrorback -n '__mirrorback_is init' -l time-machine -d 'All of 24 hours, daily for a month, weekly beyond that.'
+complete -c mirrorback -n '__mirrorback_is init' -l keep-none -d 'Keep nothing that does not always stay.'
+complete -c mirrorback -n '__mirrorback_is init' -l min-free -x -d 'Then delete the oldest until so much is free.'
 complete -c mirrorback -n '__mirrorback_is init' -l json -d 'Machine output on standard output.'
 complete -c mirrorback -n '__mirrorback_is init' -s v -l verbose -d 'Say more; twice: even more.'
 complete -c mirrorback -n '__mirrorback_is init' -s q -l quiet -d 'Print nothing when all is well.'

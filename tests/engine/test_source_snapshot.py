@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import subprocess
-import threading
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from filesystems import mounted, require_root
-from mounts import let_others_in
-from program import NOBODY, complaint, environment, run, start
+from mounts import let_others_in, wait_for
+from program import NOBODY, complaint, environment, run
 from runs import Nights
 
 from mirrorback.engine import backup as engine
@@ -428,29 +428,40 @@ def test_a_full_drive_is_thinned_as_ever(home: Path, tmp_path: Path) -> None:
 # --- cut -----------------------------------------------------------------------------------
 
 
-def wait_for(condition: Any) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
+# The program, which waits when all has been built and nothing is published yet.
+BUILT = """
+import pathlib, sys, time
+from mirrorback.cli.app import main
+from mirrorback.engine.build import Build
+built, run = sys.argv.pop(1), Build.run
+def slow(*rest):
+    root = run(*rest)
+    pathlib.Path(built).touch()
+    time.sleep(300)
+    return root
+Build.run = slow
+main()
+"""
 
 
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_was_ended_leaves_nothing_for_long(
-    home: Path, repository: Path, way: signal.Signals
+    home: Path, repository: Path, tmp_path: Path, way: signal.Signals
 ) -> None:
-    with (home / "alice" / "big").open("wb") as file:
-        for _ in range(100):
-            file.write(os.urandom(1 << 20))
     run("init", repository, "--source", home / "alice")
-    process = start("backup", home / "alice", repository, BTRFS)
-    wait_for(lambda: (home / FOLDER).exists() and snapshots_in(home))
-    wait_for(lambda: (repository / ".mirrorback" / "incoming").exists())
-    writing = threading.Thread(target=(home / "alice" / "a").write_text, args=("meanwhile",))
-    writing.start()
+    built = tmp_path / "built"
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILT, built, "backup", home / "alice", repository, BTRFS],
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    wait_for(built.exists, 120)
+    assert len(snapshots_in(home)) == 1
+    (home / "alice" / "a").write_text("meanwhile")
+    incoming = repository / ".mirrorback" / "incoming"
+    assert (incoming / "a").read_text() == "first a"
     process.send_signal(way)
-    process.communicate(timeout=60)
-    writing.join()
+    process.wait(timeout=60)
     if way == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
         assert len(snapshots_in(home)) == 1
