@@ -2,7 +2,7 @@
 
 PYTHON ?= .venv/bin/python
 
-.PHONY: test check crash history bench picture completions format clean
+.PHONY: test check crash history bench soak picture completions format clean
 
 test:            ## all tests, as in README.md
 	$(PYTHON) -m pytest -n 2
@@ -20,6 +20,9 @@ history:         ## many more sequences of changes
 
 bench:           ## ratios against the peers; takes long
 	$(PYTHON) benchmarks/run.py
+
+soak:            ## three hundred nights, some of them killed; half an hour
+	$(PYTHON) benchmarks/soak.py
 
 picture:         ## the picture in README.md, of a real run
 	$(PYTHON) docs/picture.py
