@@ -142,8 +142,10 @@ class _Night:
         self._file().unlink()
 
     def remove_folder(self) -> None:
-        folder = self._folder()
-        if len(self._folders()) > FEWEST_FOLDERS and folder != self._source.root:
+        """A small one: so much at once that a backup would hold all thinning is not meant."""
+        folder, files = self._folder(), self._paths()
+        inside = sum(folder in path.parents for path in files)
+        if len(self._folders()) > FEWEST_FOLDERS and inside < len(files) // 20:
             shutil.rmtree(folder)
 
     def new_folder(self) -> None:
