@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from program import NOBODY, complaint, environment, run
+
+from mirrorback.engine.night.configuration import load
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="only root can give a file to others")
@@ -354,3 +358,31 @@ def test_a_user_has_a_configuration_of_their_own() -> None:
         assert [backup["name"] for backup in json.loads(found.out)["backups"]] == ["old"]
         (folder / "config.toml").chmod(0o646)
         assert "others can write" in run("status", uid=NOBODY, env=env, code=5).err
+
+
+def test_hundreds_of_mistakes_are_told_at_once_each_with_its_line(file: Path) -> None:
+    entries = (
+        f'[backup.b{n}]\nsource = "/s"\nrepository = "/r{n}"\nexclude = [\n"a",\n3]\nkep = {n}\n'
+        for n in range(300)
+    )
+    file.write_text("".join(entries))
+    began = time.monotonic()
+    found = load(str(file), datetime.now(UTC))
+    assert time.monotonic() - began < 5  # 40 s, when each line was looked for by itself
+    lines = [int(told.removeprefix(f"{file}:").partition(":")[0]) for told in found.mistakes]
+    assert lines == [7 * n + m for n in range(300) for m in (4, 7)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"x = {'[' * 200}{']' * 200}",
+        f"backup.{'.'.join('a' * 300)} = 1",
+        '[backup.a]\nsource = "here 0"  # here 0, here 1\nfoo = "here 1"',
+    ],
+)
+def test_a_mistake_in_what_is_odd_has_its_line_too(file: Path, text: str) -> None:
+    file.write_text(text)
+    err = run("config", "check", "--config", file, code=2).err
+    number = text.count("\n") + 1
+    assert f"{file}:{number}: " in err and "internal error" not in err

@@ -11,7 +11,7 @@ import tomllib
 from dataclasses import dataclass
 from datetime import datetime
 
-from mirrorback.engine.night.lines import line_of
+from mirrorback.engine.night.lines import lines_of
 from mirrorback.errors import MirrorbackError, Refused, UsageError
 from mirrorback.plan import configuration as plan
 from mirrorback.plan.configuration import Configured as Configured
@@ -77,8 +77,9 @@ def load(file: str, now: datetime) -> Configuration:
     except RecursionError:
         return Configuration(file, True, (), (f"{file}: is nested too deeply",))
     found, mistakes = plan.read(document, now, os.path.expanduser)
-    lines = sorted((line_of(text, mistake.path), mistake.message) for mistake in mistakes)
-    return Configuration(file, True, tuple(found), tuple(f"{file}:{n}: {m}" for n, m in lines))
+    numbers = lines_of(text, [mistake.path for mistake in mistakes]) if mistakes else []
+    told = sorted((n, mistake.message) for n, mistake in zip(numbers, mistakes, strict=True))
+    return Configuration(file, True, tuple(found), tuple(f"{file}:{n}: {m}" for n, m in told))
 
 
 def read(file: str) -> str | None:
