@@ -15,6 +15,7 @@ from runs import Nights
 from mirrorback.engine.night import diary
 from mirrorback.engine.night.configuration import load
 from mirrorback.engine.night.diary import Page
+from mirrorback.engine.night.running import is_due
 from mirrorback.engine.night.standing import Status, status
 
 
@@ -127,3 +128,16 @@ def test_nothing_configured_is_nothing_overdue(tmp_path: Path) -> None:
     file.write_text("")
     assert "no backup is configured" in run("status", "--config", file).out
     assert json.loads(run("status", "--config", file, "--json").out) == []
+
+
+@pytest.mark.parametrize(
+    "when", ["0001-01-01T00:00:00+00:00", "0001-01-02T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+)
+def test_a_time_that_nobody_can_reckon_with_is_none(tmp_path: Path, when: str) -> None:
+    nights = Configured(tmp_path, "schedule = 'daily 02:00'\n")
+    nights.state.mkdir()
+    keys = ("last_run", "last_success", "last_check", "told")
+    (nights.state / "home.json").write_text(json.dumps(dict.fromkeys(keys, when)))
+    assert nights.status().overdue
+    (backup,) = load(str(nights.file), nights.now).backups
+    assert is_due(backup, diary.read(str(nights.state), "home"), nights.now)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,17 @@ def test_a_signal_ends_the_run_and_no_other_backup_begins(home: Home) -> None:
         .splitlines()[-1]
         .endswith("failed: interrupted; the next run goes on from there")
     )
+
+
+def test_a_run_that_was_interrupted_is_made_up_for(home: Home) -> None:
+    """The machine was shut down in the middle of it."""
+    home.add("schedule = 'daily 02:00'\nbefore = 'kill -TERM $PPID; sleep 60'\nnotify = false")
+    run("run", "--config", home.file, code=143)
+    assert home.page().last_result == "failed"
+    home.now = datetime.now(UTC)
+    home.file.write_text(home.file.read_text().replace("kill", "true"))
+    assert home.again(if_due=True).result == "ok"
+    assert home.again(if_due=True).result == "skipped"
 
 
 def test_after_an_interruption_what_before_has_begun_is_ended_and_heeds_signals(

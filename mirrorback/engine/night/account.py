@@ -143,7 +143,9 @@ class Account(Events):
 
     def _after(self, page: Page, outcome: Outcome) -> Page:
         now = self._clock().isoformat()
-        page = replace(page, last_run=now, last_result=outcome.result, message=outcome.message)
+        page = replace(page, last_result=outcome.result, message=outcome.message)
+        if not outcome.interrupted:  # else it is due still
+            page = replace(page, last_run=now)
         summary = outcome.summary
         if summary is None:
             return page

@@ -21,6 +21,7 @@ from mirrorback.store import durable, tree, turn
 
 SYSTEM = "/var/lib/mirrorback"
 TURNS = "turns"  # the folder below it of locks on drives
+FIRST_YEAR = 1970  # of any clock; nothing is reckoned from before
 RESULTS = ("ok", "incomplete", "failed", "skipped")
 
 
@@ -30,7 +31,7 @@ class Page:
 
     name: str
     repository_id: str | None = None
-    last_run: str | None = None  # when the last run ended
+    last_run: str | None = None  # when the last run ended that no signal did
     last_result: str | None = None  # one of RESULTS
     message: str | None = None  # what the last run had to say
     last_success: str | None = None  # when the last snapshot was made
@@ -121,10 +122,11 @@ def opened(where: str, *names: str) -> Iterator[int]:
 
 
 def moment(text: str | None, now: datetime) -> datetime | None:
-    """A time as pages have it, in the zone of `now`; None where it is none."""
+    """A time as pages have it, in the zone of `now`; None where it is none that a clock shows."""
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         found = datetime.fromisoformat(text or "")
-        return None if found.tzinfo is None else found.astimezone(now.tzinfo)
+        if found.tzinfo is not None and found.year >= FIRST_YEAR:
+            return found.astimezone(now.tzinfo)
     return None
 
 

@@ -14,15 +14,13 @@ from mirrorback.plan import notices, overdue
 from mirrorback.plan.notices import Notice
 from mirrorback.store import settings
 
-INTERRUPTED = 128  # exit codes beyond are of signals: someone meant it
-
 
 def notify(
     backup: Configured, outcome: Outcome, before: Page, account: Account, now: datetime
 ) -> None:
     """Tell a person of what came of a run, where it matters or they want to hear of each;
     `before` is the page as it was.  What cannot be told is a warning."""
-    if outcome.code > INTERRUPTED:
+    if outcome.interrupted:
         return
     notice = _notice(backup, outcome, before, account.page, now)
     if notice is None:

@@ -8,6 +8,7 @@ from mirrorback.errors import MirrorbackError
 from mirrorback.model import Summary
 
 INCOMPLETE = 3
+SIGNALS = 128  # exit codes beyond are of signals
 NOT_DUE = "is not due yet"
 # From the least to the worst: the worst code of all backups is that of the run.
 SEVERITY = (0, INCOMPLETE, 11, 10, 5, 12, 2, 1, 4, 129, 130, 143)
@@ -22,6 +23,11 @@ class Outcome:
     code: int
     message: str
     summary: Summary | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended it: someone meant that, or the machine went down."""
+        return self.code > SIGNALS
 
 
 def skipped(name: str, why: str) -> Outcome:
