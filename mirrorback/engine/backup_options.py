@@ -83,11 +83,7 @@ def opened(
         )
     repo = Repository.open(path)
     try:
-        if options.repository_id not in (None, repo.settings.id):
-            raise Refused(
-                f"{settings.escape(path)} holds another repository than the one that is meant"
-                f" ({repo.settings.id[:8]}): is it another drive?"
-            )
+        repo.require_id(options.repository_id)
         yield repo
     finally:
         repo.close()

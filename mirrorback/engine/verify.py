@@ -44,18 +44,21 @@ def verify(
     clock: Callable[[], float] = time.monotonic,
     chance: random.Random | None = None,
     outcome: Outcome | None = None,
+    repository_id: str | None = None,
 ) -> Iterator[Problem]:
     """Compare what is on the drive with what should be there, and read a part of it back; yield
     what is wrong.  The catalog is looked at in full each time.
 
     `now` is aware; `clock` gives seconds, for a budget; `chance` chooses a share.  What was
     done is put into `outcome`.  Nothing is yielded where all is well.  Raises MirrorbackError:
-    Damaged where the catalog itself cannot be read.
+    Damaged where the catalog itself cannot be read, Refused where the repository is not that of
+    `repository_id`.
     """
     began = clock()
     system.raise_descriptor_limit()
     outcome = Outcome() if outcome is None else outcome
     with drive_errors(), translated(), History.open(repository, now) as history:
+        history.repo.require_id(repository_id)
         findings = CatalogFindings(history)
         yield from findings.problems()
         if not findings.readable:

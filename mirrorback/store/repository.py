@@ -116,6 +116,15 @@ class Repository:
             os.close(fd)
             raise
 
+    def require_id(self, wanted: str | None) -> None:
+        """Raise Refused where this is not the repository of that id; None is any."""
+        if wanted not in (None, self.settings.id):
+            raise Refused(
+                f"{settings.escape(self.path)} holds another repository"
+                f" ({self.settings.id[:8]}) than the one that is meant ({wanted[:8]}): is it"
+                " another drive?"
+            )
+
     @classmethod
     def create(cls, path: bytes, new: Settings, *, force: bool = False) -> Repository:
         """Make a repository at `path`, which may be an empty folder or not be

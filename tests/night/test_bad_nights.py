@@ -12,11 +12,14 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filesystems import mounted, require_root
 from homes import NOW, Home
 from program import run, start
+
+from mirrorback.engine.backup import BackupResult, backup
 
 
 @pytest.fixture
@@ -130,6 +133,25 @@ def test_a_drive_that_is_exchanged_in_the_middle_is_not_written_to(home: Home, d
     assert (outcome.result, outcome.code) == ("failed", 5)
     assert "another repository" in outcome.message
     assert not (stranger / "current").exists()
+
+
+def test_a_drive_that_is_exchanged_after_the_backup_is_not_verified_for_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.add("verify = '10s'")
+    stranger = home.top / "stranger"
+    run("init", stranger, "--source", home.source)
+
+    def made(*arguments: Any) -> BackupResult:
+        result = backup(*arguments)
+        home.repository.rename(home.top / "unplugged")
+        stranger.rename(home.repository)
+        return result
+
+    monkeypatch.setattr("mirrorback.engine.night.nightly.backup", made)
+    outcome = home.night()
+    assert outcome.code == 5 and "another repository" in outcome.message
+    assert outcome.summary is not None and home.page().last_success is not None
 
 
 def test_a_drive_that_fails_does_not_stop_the_others(home: Home, drive: Path) -> None:

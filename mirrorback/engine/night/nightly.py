@@ -72,7 +72,7 @@ class Night:
         chosen = options(self._backup, identity)
         result = backup(source, path, chosen, self._clock(), self._account)
         self._summary = result.summary
-        count, first = self._verified(path)
+        count, first = self._verified(path, identity)
         if count:
             raise Damaged(
                 f"{count:,} damaged: `mirrorback verify {name}` tells, and"
@@ -80,14 +80,15 @@ class Night:
             )
         return made(name, result.summary)
 
-    def _verified(self, path: str) -> tuple[int, str]:
+    def _verified(self, path: str, identity: str) -> tuple[int, str]:
         """Read a slice of the repository, the longest unverified first: how much is wrong, and
         the first of it."""
         count, first = 0, ""
         if self._backup.verify is None:
             return count, first
         part = Budget(max(1, int(self._backup.verify.total_seconds())))
-        for problem in verify(path, self._clock(), self._account, part):
+        found = verify(path, self._clock(), self._account, part, repository_id=identity)
+        for problem in found:
             line = about(problem.problem, problem.path)
             self._account.note(line)
             count, first = count + 1, first or line
