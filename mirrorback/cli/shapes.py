@@ -120,6 +120,8 @@ def configured(found: Configured) -> Shape:
     shape: Shape = {}
     for field in dataclasses.fields(found):
         value = getattr(found, field.name)
+        if field.name == "alternates":
+            continue  # no key: it is told by the other entries
         if isinstance(value, timedelta):
             value = span(value)
         elif isinstance(value, tuple):

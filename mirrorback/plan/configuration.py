@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -78,6 +78,8 @@ class Configured:
     notify: bool = True
     mail_to: tuple[str, ...] = ()
     mail_on: str = "failure"
+    # Name and id of each other backup at the same place: their drives take turns there.
+    alternates: tuple[tuple[str, str], ...] = ()
 
 
 def _text(value: object) -> str:
@@ -232,7 +234,8 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
 }
 KEYS = tuple(_READERS)
 REQUIRED = ("source", "repository")
-assert {key.replace("-", "_") for key in KEYS} | {"name"} == {f.name for f in fields(Configured)}
+_OWN = {"name", "alternates"}  # of a backup, besides its keys
+assert {key.replace("-", "_") for key in KEYS} | _OWN == {f.name for f in fields(Configured)}
 
 
 def read(
@@ -258,7 +261,7 @@ def read(
         mistakes += wrong
         if backup is not None:
             found.append(backup)
-    wrong = _shared(found, expand)
+    found, wrong = _placed(found, expand)
     wrong += [
         Mistake(("backup", one.name, "schedule"), "schedule: this never comes")
         for one in found
@@ -298,14 +301,40 @@ def _nearest(key: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _shared(found: Sequence[Configured], expand: Callable[[str], str]) -> list[Mistake]:
-    """Two backups in one repository: each would take the other's files for removed."""
+def _placed(
+    found: Sequence[Configured], expand: Callable[[str], str]
+) -> tuple[list[Configured], list[Mistake]]:
+    """The backups, with those at the same place told of each other: by their ids they are of
+    drives that take turns.  Two in one repository are a mistake: each would take the other's
+    files for removed."""
     mistakes = []
-    first: dict[str, Configured] = {}
+    places: dict[str, list[Configured]] = {}
     for backup in found:
-        place = os.path.normpath(expand(backup.repository))
-        other = first.setdefault(place, backup)
-        if other is not backup:
-            said = f"repository: {other.name!r} has the same; give each backup a folder of its own"
-            mistakes.append(Mistake(("backup", backup.name, "repository"), said))
-    return mistakes
+        there = places.setdefault(os.path.normpath(expand(backup.repository)), [])
+        other = next((one for one in there if not _differ(one, backup)), None)
+        if other is None:
+            there.append(backup)
+            continue
+        said = (
+            f"repository: {other.name!r} has the same; give each backup a folder of its own, or,"
+            " where drives take turns at that place, the repository-id of its own"
+        )
+        mistakes.append(Mistake(("backup", backup.name, "repository"), said))
+    known = {one.name: there for there in places.values() for one in there}
+    placed = [replace(one, alternates=_others(one, known.get(one.name, ()))) for one in found]
+    return placed, mistakes
+
+
+def _differ(one: Configured, other: Configured) -> bool:
+    """Whether two repositories are known to be two."""
+    return None not in (one.repository_id, other.repository_id) and (
+        one.repository_id != other.repository_id
+    )
+
+
+def _others(backup: Configured, there: Iterable[Configured]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (one.name, one.repository_id)
+        for one in there
+        if one.name != backup.name and one.repository_id is not None
+    )

@@ -155,6 +155,26 @@ def test_a_backup_that_would_spoil_another_is_not_among_the_backups() -> None:
     assert [mistake.path[1:] for mistake in wrong] == [("b", "repository"), ("c", "schedule")]
 
 
+def taking_turns(*ids: str | None) -> str:
+    return "".join(
+        f"[backup.b{number}]\n{SOUND}" + ("" if one is None else f"repository-id = '{one * 32}'\n")
+        for number, one in enumerate(ids)
+    )
+
+
+def test_drives_that_take_turns_at_one_place_are_told_apart_by_their_ids() -> None:
+    found, wrong = read(tomllib.loads(taking_turns("a", "b", "c")), NOW)
+    assert wrong == []
+    assert found[1].alternates == (("b0", "a" * 32), ("b2", "c" * 32))
+
+
+@pytest.mark.parametrize("ids", [("a", "a"), ("a", None), (None, "a"), (None, None)])
+def test_what_may_be_one_repository_is_not_two_backups(ids: tuple[str | None, ...]) -> None:
+    found, (mistake,) = read(tomllib.loads(taking_turns(*ids)), NOW)
+    assert [(one.name, one.alternates) for one in found] == [("b0", ())]
+    assert mistake.path == ("backup", "b1", "repository") and "take turns" in mistake.message
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

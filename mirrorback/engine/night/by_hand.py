@@ -15,7 +15,13 @@ from mirrorback.engine.backup_options import BackupOptions
 from mirrorback.engine.events import Events
 from mirrorback.engine.night import entries, outcome
 from mirrorback.engine.night.account import Account
-from mirrorback.engine.night.configuration import Configuration, Configured, expanded, opened
+from mirrorback.engine.night.configuration import (
+    Configuration,
+    Configured,
+    expanded,
+    opened,
+    repository_of,
+)
 from mirrorback.engine.night.options import options
 from mirrorback.errors import MirrorbackError, NoRepository, UsageError
 from mirrorback.store.lock import Lock
@@ -49,7 +55,7 @@ def back_up(
     source = expanded(configured.source)
     if asked.dry_run:
         chosen = together(options(configured), asked)
-        return backup(source, expanded(configured.repository), chosen, clock(), events)
+        return backup(source, repository_of(configured), chosen, clock(), events)
     with contextlib.closing(opened(configured)) as repo:
         chosen = together(options(configured, repo.settings.id), asked)
         with drive_errors():

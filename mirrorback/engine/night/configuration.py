@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mirrorback.engine.night.lines import lines_of
-from mirrorback.errors import MirrorbackError, Refused, UsageError
+from mirrorback.errors import MirrorbackError, NoRepository, Refused, UsageError
 from mirrorback.plan import configuration as plan
 from mirrorback.plan.configuration import Configured as Configured
 from mirrorback.store import durable
@@ -158,25 +158,32 @@ def expanded(path: str) -> str:
 
 
 def opened(backup: Configured) -> Repository:
-    """A configured backup's repository, for the caller to close.  Raises Refused where another
-    one lies there, MirrorbackError where it cannot be opened."""
+    """A configured backup's repository, for the caller to close.  Raises NoRepository where the
+    drive of another backup lies there, with which it takes turns; Refused where that is another
+    one, MirrorbackError where it cannot be opened."""
     path = expanded(backup.repository)
     with drive_errors():
         repo = Repository.open(os.path.abspath(os.fsencode(path)))
     found = repo.settings.id
-    if backup.repository_id not in (None, found):
-        repo.close()
-        raise Refused(
-            f"{path} holds another repository ({found[:8]}) than the one configured as"
-            f" {backup.name} ({(backup.repository_id or '')[:8]}): is it another drive?  If it is"
-            " meant, take repository-id out of the configuration"
-        )
-    return repo
+    if backup.repository_id in (None, found):
+        return repo
+    repo.close()
+    for other, identity in backup.alternates:
+        if identity == found:
+            raise NoRepository(
+                f"the drive of {backup.name} is not there: at {path} is that of {other}"
+            )
+    raise Refused(
+        f"{path} holds another repository ({found[:8]}) than the one configured as"
+        f" {backup.name} ({(backup.repository_id or '')[:8]}): is it another drive?  If it is"
+        " meant, take repository-id out of the configuration; if the two take turns, give it an"
+        " entry of its own"
+    )
 
 
 def repository_of(backup: Configured) -> str:
-    """The path of a configured backup's repository.  Raises Refused where another repository
-    lies there; where an id is configured, MirrorbackError where it cannot be opened."""
+    """The path of a configured backup's repository.  Raises Refused, NoRepository where another
+    one lies there; where an id is configured, MirrorbackError where it cannot be opened."""
     if backup.repository_id is not None:
         opened(backup).close()
     return expanded(backup.repository)

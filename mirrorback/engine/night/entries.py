@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -31,7 +32,6 @@ EXAMPLE = """\
 # schedule = "daily 02:00"
 # overdue-after = "3d"
 """
-_EXAMPLE = {"source": "/source", "repository": "/drive"}
 HEAD = "# What mirrorback backs up: see `man mirrorback.toml`.\n"
 
 
@@ -64,10 +64,14 @@ def require_addable(
     file: str, name: str, source: str, repository: str, now: datetime, wishes: Wishes
 ) -> None:
     """Raises UsageError where no entry of that name can be written: the configuration has one,
-    or mistakes, or is read-only; the name is none, a path is not UTF-8, or one of the other
-    keys has no such value."""
+    or one at that place, or mistakes, or is read-only; the name is none, a path is not UTF-8,
+    or one of the other keys has no such value."""
     _require_free(file, name, now)
-    _found, mistakes = plan.read({"backup": {name: {**_EXAMPLE, **wishes}}}, now)
+    document = tomllib.loads(read(file) or "")
+    place = {"source": os.path.realpath(source), "repository": os.path.abspath(repository)}
+    entry = {**place, "repository-id": secrets.token_hex(16), **wishes}
+    document.setdefault("backup", {})[name] = entry
+    _found, mistakes = plan.read(document, now, os.path.expanduser)
     if mistakes:
         raise UsageError(mistakes[0].message)
     for key, value in (("source", os.path.realpath(source)), ("repository", repository)):
