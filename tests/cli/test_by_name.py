@@ -151,6 +151,14 @@ def test_two_at_once_do_not_spoil_an_entry(tmp_path: Path, file: Path) -> None:
     assert file.read_text() == text
 
 
+def test_that_no_hook_runs_is_told(tmp_path: Path, file: Path) -> None:
+    err = run("backup", "--init", "home", "--config", file).err
+    assert "no hooks are run" in err and "`mirrorback run home`" in err
+    assert "no hooks are run" in run("log", "home", "--config", file).out
+    file.write_text(file.read_text().replace("before", "on-failure"))
+    assert run("backup", "home", "--config", file).err == ""
+
+
 def test_options_that_are_given_count_besides(tmp_path: Path, file: Path) -> None:
     run("backup", "--init", "home", "--config", file)
     (tmp_path / "source" / "d.log").write_text("d")

@@ -62,6 +62,11 @@ def back_up(
             Lock.take(repo.inner).release()  # what another run does is written down by that
         account = Account(name, configured.repository_id, where, clock, events)
         account.begin(configured.source, repo)
+        if configured.before is not None or configured.after is not None:
+            account.warning(
+                "by hand no hooks are run, such as one that dumps a database:"
+                f" `mirrorback run {name}` runs them"
+            )
         try:
             result = backup(source, os.fsdecode(repo.path), chosen, clock(), account)
         except Exception as error:
