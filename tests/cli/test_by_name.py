@@ -200,7 +200,7 @@ def test_a_failure_is_known_too_but_not_that_another_run_goes_on(
     os.close(fd)
     assert diary.read(str(tmp_path / "diary"), "home").last_result == "ok"
     (tmp_path / "source" / "a").unlink()
-    complaint("backup", "home", "--config", file, code=5)
+    assert "is empty" in run("backup", "home", "--config", file, code=5).err
     assert diary.read(str(tmp_path / "diary"), "home").last_result == "failed"
 
 
