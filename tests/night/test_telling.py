@@ -13,10 +13,12 @@ import time
 from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 from homes import Home
 
+from mirrorback.engine.backup import BackupResult, backup
 from mirrorback.engine.night import telling
 from mirrorback.plan.notices import AGAIN, Notice
 
@@ -146,6 +148,88 @@ def test_a_failure_that_goes_on_is_not_told_as_overdue_besides(home: Home, told:
     home.now += timedelta(hours=3)
     assert home.again(if_due=True).result == "skipped"
     assert len(told.mails()) == len(told.notices()) == 1
+
+
+@on_linux
+def test_what_reached_nobody_is_told_when_somebody_is_there(
+    home: Home, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At night nobody is logged in; by day a look for what was missed finds them."""
+    home.file.write_text(home.file.read_text().replace("mail-to", "exclude"))
+    home.add("schedule = 'daily'\nbefore = 'echo no disk; false'")
+    with monkeypatch.context() as nobody:
+        nobody.delenv("DBUS_SESSION_BUS_ADDRESS")
+        nobody.setattr(telling, "RUN", "/nonexistent")
+        assert home.night(if_due=True).result == "failed"
+        home.now += timedelta(hours=1)
+        assert home.again(if_due=True).result == "skipped"
+    assert told.notices() == []
+    for _ in range(3):
+        home.now += timedelta(hours=1)
+        assert home.again(if_due=True).result == "skipped"
+    (notice,) = told.notices()
+    assert "|backup home failed|before ended with 1: no disk|" in notice
+
+
+@on_linux
+def test_what_reached_nobody_is_not_told_after_all_is_well(
+    home: Home, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.file.write_text(home.file.read_text().replace("mail-to", "exclude"))
+    home.add(f"before = 'test -e {home.top}/well'")
+    with monkeypatch.context() as nobody:
+        nobody.setattr(telling, "_bus", lambda: None)
+        assert home.night().result == "failed"
+        (home.top / "well").touch()
+        assert home.night().result == "ok"
+    assert home.night().result == "ok"
+    assert told.notices() == []
+
+
+def test_a_letter_that_was_not_taken_is_sent_later(home: Home, told: Told) -> None:
+    home.add("before = 'false'\nnotify = false\nschedule = 'daily'")
+    working = (told.folder / "sendmail").read_text()
+    told.program("sendmail", "exit 75")
+    assert home.night(if_due=True).result == "failed"
+    (told.folder / "sendmail").write_text(working)
+    home.now += timedelta(hours=1)
+    for _ in range(2):
+        assert home.again(if_due=True).result == "skipped"
+    (letter,) = told.mails()
+    assert letter["Subject"].startswith("backup home failed")
+
+
+def test_files_that_cannot_be_read_night_after_night_are_told_once_a_week(
+    home: Home, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*arguments: Any) -> BackupResult:
+        result = backup(*arguments)
+        result.summary.errors = 1
+        return result
+
+    home.add("notify = false")
+    monkeypatch.setattr("mirrorback.engine.night.nightly.backup", unreadable)
+    assert home.night().result == "incomplete"
+    assert told.mails() == []  # it may be by chance
+    for _ in range(7):
+        assert home.night().result == "incomplete"
+    (letter,) = told.mails()
+    assert letter["Subject"].startswith("backup home: files cannot be read, again")
+    assert "`mirrorback log home`" in letter.get_content()
+    assert home.night().result == "incomplete"
+    assert len(told.mails()) == 2
+
+
+def test_a_mass_change_is_told_even_where_the_run_failed_besides(home: Home, told: Told) -> None:
+    for number in range(1000):
+        (home.source / str(number)).write_text("x")
+    assert home.night().result == "ok"
+    for number in range(600):
+        (home.source / str(number)).unlink()
+    home.add("after = 'false'")
+    assert home.night().result == "failed"
+    (letter,) = told.mails()
+    assert "mirrorback unpin home" in " ".join(letter.get_content().split())
 
 
 def test_a_mass_change_is_told_with_what_to_do(home: Home, told: Told) -> None:

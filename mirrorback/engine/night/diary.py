@@ -39,6 +39,8 @@ class Page:
     pinned: tuple[str, ...] = ()  # snapshots that a mass change has pinned
     told: str | None = None  # when a person was last told of something
     told_of: str | None = None  # and of what; None after a run that ended well
+    untold: str | None = None  # the subject of what is to be told, and has reached nobody yet
+    untold_text: str | None = None
 
     def of(self, repository_id: str | None) -> Page:
         """What is known of a repository: nothing, where the page is about another."""

@@ -19,24 +19,56 @@ def notify(
     backup: Configured, outcome: Outcome, before: Page, account: Account, now: datetime
 ) -> None:
     """Tell a person of what came of a run, where it matters or they want to hear of each;
-    `before` is the page as it was.  What cannot be told is a warning."""
+    `before` is the page as it was.  What reached nobody, such as a desktop to which nobody was
+    logged in, is told by a later run.  What cannot be told is a warning."""
     if outcome.interrupted:
         return
-    notice = _notice(backup, outcome, before, account.page, now)
+    after = account.page
+    every = backup.mail_on == "always" and outcome.result != "skipped"
+    notice = _notice(backup, outcome, before, after, now)
     if notice is None:
         if outcome.result == "ok":
-            account.update(lambda page: replace(page, told=None, told_of=None))
-        if outcome.result != "skipped" and backup.mail_on == "always":
+            account.update(_well)
+        if every:
             _mail(backup, notices.of_all(backup.name, outcome.result, outcome.message), account)
-        return
-    new = notices.is_new(notice, moment(before.told, now), before.told_of, now)
-    if new and backup.notify:
-        telling.desktop(notice)
-    if new or (backup.mail_on == "always" and outcome.result != "skipped"):
+        late = _late(account.page)
+        if late is not None and _tell(backup, late, account):
+            account.update(_told)
+    elif notices.is_new(notice, moment(before.told, now), before.told_of, now):
+        _tell_first(backup, notice, account, now)
+    elif every:
         _mail(backup, notice, account)
-    if new:
-        subject = notice.subject
-        account.update(lambda page: replace(page, told=now.isoformat(), told_of=subject))
+
+
+def _tell_first(backup: Configured, notice: Notice, account: Account, now: datetime) -> None:
+    """Tell what is new, and remember that, or that nobody heard of it."""
+    subject, text = notice.subject, notice.text
+    if _tell(backup, notice, account):
+        account.update(lambda page: replace(_told(page), told=now.isoformat(), told_of=subject))
+    else:
+        account.update(lambda page: replace(page, untold=subject, untold_text=text))
+
+
+def _told(page: Page) -> Page:
+    return replace(page, untold=None, untold_text=None)
+
+
+def _tell(backup: Configured, notice: Notice, account: Account) -> bool:
+    """Show and mail it, as is configured; whether it reached anybody."""
+    shown = backup.notify and telling.desktop(notice)
+    return _mail(backup, notice, account) or shown
+
+
+def _well(page: Page) -> Page:
+    """After a run that ended well nothing is told late but a mass change, which goes on."""
+    page = replace(page, told=None, told_of=None)
+    return page if page.pinned else _told(page)
+
+
+def _late(page: Page) -> Notice | None:
+    if page.untold is None:
+        return None
+    return Notice(page.untold, page.untold_text or "")
 
 
 def notify_of_configuration(mistake: str) -> None:
@@ -58,15 +90,21 @@ def _notice(
             return None
         return notices.of_overdue(backup.name, last, outcome.message)
     pinned = [name for name in after.pinned if name not in before.pinned]
-    return notices.of_run(backup.name, outcome.result, outcome.code, outcome.message, pinned)
+    result = outcome.result
+    if result == "incomplete" == before.last_result and not pinned:
+        return notices.of_incomplete(backup.name, outcome.message)
+    return notices.of_run(backup.name, result, outcome.code, outcome.message, pinned)
 
 
-def _mail(backup: Configured, notice: Notice, account: Account) -> None:
+def _mail(backup: Configured, notice: Notice, account: Account) -> bool:
+    """Mail it where that is configured; whether it was sent."""
     if not backup.mail_to:
-        return
+        return False
     log = "\n".join(account.tail)
     text = f"{notice.text}\n\n{log}" if log else notice.text
     try:
         telling.mail(backup.mail_to, replace(notice, text=text), settings.local_host())
     except telling.NotTold as error:
         account.warning(f"no mail was sent: {error}")
+        return False
+    return True
