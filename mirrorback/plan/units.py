@@ -79,7 +79,7 @@ def systemd_units(job: Job, now: datetime) -> dict[str, str]:
         "Documentation=man:mirrorback(1)",
         "",
         "[Timer]",
-        f"OnCalendar={job.schedule.text()}",
+        calendar_line(job.schedule),
         "Persistent=true",
         f"RandomizedDelaySec={int(delay(job, now).total_seconds())}",
         "",
@@ -88,6 +88,11 @@ def systemd_units(job: Job, now: datetime) -> dict[str, str]:
     ]
     name = f"mirrorback-{job.name}"
     return {f"{name}.service": _lines(service), f"{name}.timer": _lines(timer)}
+
+
+def calendar_line(schedule: CalendarEvent) -> str:
+    """When a timer comes, as a line of it."""
+    return f"OnCalendar={schedule.text()}"
 
 
 def systemd_command(words: Sequence[str]) -> str:
@@ -161,6 +166,15 @@ def cron_lines(job: Job) -> list[str] | None:
     at_its_time = cron_command(job.run("--quiet", *WAIT))
     missed = cron_command(job.run("--quiet", "--if-due"))
     return [f"{fields} {at_its_time}", f"{CATCH_UP} {missed}"]
+
+
+def crontab_runs(text: str, name: str, schedule: CalendarEvent) -> bool:
+    """Whether one of our lines in a crontab runs a backup at its times."""
+    fields = calendar_event.cron_fields(schedule)
+    ours = (line for block in _OURS.findall(text) for line in block.splitlines())
+    return fields is not None and any(
+        line.startswith(f"{fields} ") and f" run {name} " in line for line in ours
+    )
 
 
 def cron_command(words: Sequence[str]) -> str:

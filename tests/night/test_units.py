@@ -21,6 +21,8 @@ from program import NOBODY, complaint, environment, run
 
 from mirrorback.engine.night import schedule
 from mirrorback.engine.night.configuration import load
+from mirrorback.engine.night.cron import Cron
+from mirrorback.engine.night.launchd import Launchd
 from mirrorback.engine.night.systemd import Systemd
 from mirrorback.errors import MirrorbackError, Refused
 from mirrorback.plan.calendar_event import parse
@@ -247,6 +249,7 @@ def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "system"
     monkeypatch.setattr("mirrorback.engine.night.systemd.home", lambda: str(folder))
     monkeypatch.setattr("mirrorback.engine.night.systemd.succeeded", lambda _command: False)
+    monkeypatch.setattr("mirrorback.engine.night.cron.PROCESSES", str(tmp_path / "proc"))
     return folder
 
 
@@ -270,6 +273,37 @@ def test_a_real_crontab_takes_the_lines(
         assert len(lines) == 4
     run("schedule", "remove", "--backend", "cron")
     assert crontab_of_mine() == OTHERS
+
+
+def test_a_cron_that_does_not_run_is_told(
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str]
+) -> None:
+    for number, name in enumerate(("init", "cron-like"), 1):
+        (tmp_path / f"proc/{number}").mkdir(parents=True)
+        (tmp_path / f"proc/{number}/comm").write_text(f"{name}\n")
+    file = configured(tmp_path, "daily")
+    (note,) = install(file, "cron")
+    assert note.startswith("no cron is running")
+    (tmp_path / "proc/2/comm").write_text("cron\n")
+    assert install(file, "cron") == []
+
+
+def test_there_may_be_no_crontab_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BusyBox says so in words of its own; another failure is one."""
+    said, taken = tmp_path / "said", tmp_path / "taken"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/crontab"
+    program.write_text(f'#!/bin/sh\n[ "$1" = - ] && exec cat >{taken}\ncat {said} >&2; exit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    said.write_text("crontab: can't open 'alice': No such file or directory\n")
+    Cron().install([job()], NOW)
+    assert taken.read_text().startswith(BEGIN)
+    taken.unlink()
+    said.write_text("You (alice) are not allowed to use this program\n")
+    with pytest.raises(MirrorbackError, match="not allowed"):
+        Cron().install([job()], NOW)
+    assert not taken.exists()
 
 
 def test_a_job_is_with_one_scheduler(
@@ -414,6 +448,15 @@ class TestSystemd:
             Systemd(str(folder), user=False).install([job()], NOW)
         assert tree(folder) == before
 
+    def test_a_timer_that_does_not_start_is_an_error(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "mirrorback.engine.night.systemd.succeeded", lambda command: "start" not in command
+        )
+        with pytest.raises(MirrorbackError, match=r"does not start mirrorback-home\.timer"):
+            Systemd(str(folder), user=False).install([job()], NOW)
+
     def test_a_user_is_told_of_lingering(self, folder: Path) -> None:
         notes = Systemd(str(folder), user=True).install([job()], NOW)
         assert any("enable-linger" in note for note in notes)
@@ -436,3 +479,48 @@ def test_without_any_scheduler(tmp_path: Path) -> None:
     file = configured(tmp_path, "daily")
     env = environment(PATH=str(tmp_path))
     assert "neither systemd" in complaint("schedule", "--config", file, env=env, code=2)
+
+
+@pytest.mark.parametrize("backend", ["systemd", "cron"])
+def test_what_nothing_runs_is_told_until_it_is_installed(
+    tmp_path: Path, units: Path, crontab_of_mine: Callable[[], str], backend: str
+) -> None:
+    file = configured(tmp_path, "daily 02:00")
+    more = "[backup.more]\nsource = '/srv'\nrepository = '/media/more'\nschedule = 'hourly'\n"
+    file.write_text(file.read_text() + more)
+
+    def idle() -> list[str]:
+        return schedule.idle(load(str(file), NOW).backups)
+
+    assert idle() == ["home", "more"]
+    install(file, backend)
+    assert idle() == []
+    file.write_text(file.read_text().replace("daily 02:00", "daily 03:00"))
+    assert idle() == ["home"]
+    install(file, backend)
+    assert idle() == []
+    file.write_text(file.read_text().replace("backup.more", "backup.other"))
+    assert idle() == ["other"]
+    schedule.remove(None)
+    assert idle() == ["home", "other"]
+
+
+def test_a_property_list_runs_what_it_says(tmp_path: Path) -> None:
+    launchd = Launchd(str(tmp_path))
+    assert not launchd.runs("home", job().schedule)
+    (one,) = launchd.show([job()], NOW)
+    Path(one.where).write_text(one.text)
+    assert launchd.runs("home", job().schedule)
+    assert not launchd.runs("home", parse("daily 23:59"))
+    for text in ("", "<plist>", "<plist version='1.0'><string/></plist>"):
+        Path(one.where).write_text(text)
+        assert not launchd.runs("home", job().schedule)
+
+
+def test_status_tells_what_nothing_runs(tmp_path: Path) -> None:
+    if os.path.isdir("/run/systemd/system"):
+        pytest.skip("systemd runs here")
+    file = configured(tmp_path, "daily 02:00")
+    env = environment(PATH=str(tmp_path))
+    assert "schedule install" in run("status", "--config", file, code=3, env=env).out
+    assert "schedule install" not in run("status", "-q", "--config", file, code=3, env=env).out

@@ -79,4 +79,6 @@ def init(
     if name is not None:
         entries.add_made(file, name, source, repo, session.now, wishes)
     show(session, found)
+    if schedule is not None and not (session.json or session.quiet):
+        session.out.line("It runs at its times after `mirrorback schedule install`.")
     return 0

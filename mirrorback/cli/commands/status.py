@@ -30,6 +30,7 @@ def status(session: Session) -> int:
     Exit code 3: one is overdue.
     """
     from mirrorback.engine.night import configuration, diary
+    from mirrorback.engine.night.schedule import idle
     from mirrorback.engine.night.standing import status as look
 
     found = configuration.in_use(session.config, session.now)
@@ -39,13 +40,13 @@ def status(session: Session) -> int:
         session.out.array(map(shapes.status, states))
     else:
         shown = [one for one in states if not session.quiet or one.overdue or one.pinned]
-        _show(session, shown)
+        _show(session, shown, [] if session.quiet else idle(found.backups))
         if not states and not session.quiet:
             session.out.line(f"no backup is configured in {plain(found.file)}")
     return OVERDUE if any(one.overdue for one in states) else 0
 
 
-def _show(session: Session, states: Sequence[Status]) -> None:
+def _show(session: Session, states: Sequence[Status], idle: Sequence[str]) -> None:
     table.show(
         session.out,
         ("NAME", "LAST BACKUP", "LAST CHECK", "RESULT", "NEXT RUN", ""),
@@ -63,6 +64,10 @@ def _show(session: Session, states: Sequence[Status]) -> None:
     )
     for one in states:
         _explain(session, one)
+    for name in idle:
+        session.out.line(
+            f"{name}: nothing here runs it at its times: `mirrorback schedule install` does"
+        )
 
 
 def _minute(moment: datetime | None) -> str:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from mirrorback.engine.night.commands import SYSTEMD
+
 WHY = "a backup is running"
 
 
@@ -47,7 +49,7 @@ def awake() -> Iterator[None]:
 def _command() -> list[str] | None:
     if sys.platform == "darwin":
         return ["caffeinate", "-i", "cat"]
-    if os.path.isdir("/run/systemd/system") and shutil.which("systemd-inhibit"):
+    if os.path.isdir(SYSTEMD) and shutil.which("systemd-inhibit"):
         who = ["--what=sleep", "--who=mirrorback", f"--why={WHY}", "--mode=block"]
         return ["systemd-inhibit", *who, "cat"]
     return None

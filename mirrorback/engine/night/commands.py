@@ -11,6 +11,7 @@ from mirrorback.errors import MirrorbackError
 from mirrorback.store import durable, tree
 
 WAIT_S = 60
+SYSTEMD = "/run/systemd/system"  # is there where systemd runs
 
 
 class ScheduleError(MirrorbackError):
@@ -40,6 +41,9 @@ def result(command: list[str], text: str = "") -> subprocess.CompletedProcess[st
     """What came of a command, which got `text` as its input.  Raises ScheduleError where it
     cannot be run, or does not end."""
     environment = {**os.environ, "LC_ALL": "C"}
+    runtime = f"/run/user/{os.geteuid()}"
+    if os.path.isdir(runtime):  # what `su` does not tell, and systemctl --user asks for
+        environment.setdefault("XDG_RUNTIME_DIR", runtime)
     try:
         return subprocess.run(
             command,

@@ -8,11 +8,13 @@ import os
 import plistlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from xml.parsers.expat import ExpatError
 
 from mirrorback.engine.night.commands import put, succeeded, writing
 from mirrorback.engine.night.configuration import expanded
 from mirrorback.errors import UsageError
-from mirrorback.plan import units
+from mirrorback.plan import calendar_event, units
+from mirrorback.plan.calendar_event import CalendarEvent
 from mirrorback.plan.units import Job, Written
 
 
@@ -54,6 +56,16 @@ class Launchd:
             ours = self._ours()
             self._clear(ours)
         return ours
+
+    def runs(self, name: str, schedule: CalendarEvent) -> bool:
+        """Whether a property list of ours runs a backup at its times."""
+        try:
+            with open(self._path(name), "rb") as file:
+                agent = plistlib.load(file)
+        except (OSError, ValueError, ExpatError):
+            return False
+        wanted = calendar_event.launchd_intervals(schedule)
+        return isinstance(agent, dict) and agent.get("StartCalendarInterval") == wanted
 
     def _ours(self) -> list[str]:
         with contextlib.suppress(FileNotFoundError):

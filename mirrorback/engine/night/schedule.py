@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import Protocol
 
 from mirrorback.engine.night import diary
-from mirrorback.engine.night.configuration import Configuration, expanded
+from mirrorback.engine.night.commands import SYSTEMD
+from mirrorback.engine.night.configuration import Configuration, Configured, expanded
 from mirrorback.errors import UsageError
+from mirrorback.plan.calendar_event import CalendarEvent
 from mirrorback.plan.units import Job as Job
 from mirrorback.plan.units import Written as Written
 
@@ -40,6 +42,9 @@ class Backend(Protocol):
     def remove(self) -> list[str]:
         """Take away all that is ours; the names of what was."""
 
+    def runs(self, name: str, schedule: CalendarEvent) -> bool:
+        """Whether something of ours runs a backup at its times."""
+
 
 def jobs(found: Configuration, *, on_mount: bool) -> list[Job]:
     """The configured backups that have a schedule.  Raises UsageError where none has."""
@@ -60,6 +65,17 @@ def jobs(found: Configuration, *, on_mount: bool) -> list[Job]:
             f'{found.file}: no backup has a schedule: write schedule = "daily 02:00" into one'
         )
     return made
+
+
+def idle(backups: Iterable[Configured]) -> list[str]:
+    """Those that have a schedule, and that no scheduler runs by it: none has been told, or it
+    has been told of another."""
+    return [
+        backup.name
+        for backup in backups
+        if backup.schedule is not None
+        and not any(_named(here).runs(backup.name, backup.schedule) for here in _here())
+    ]
 
 
 def coming(made: Iterable[Job], now: datetime) -> list[Coming]:
@@ -123,7 +139,7 @@ def chosen_name(asked: str | None) -> str:
         if asked not in BACKENDS:
             raise UsageError(f"--backend {asked}: give systemd, launchd or cron")
         return asked
-    if os.path.isdir("/run/systemd/system"):
+    if os.path.isdir(SYSTEMD):
         return "systemd"
     here = [name for name in _here() if name != "systemd"]
     if not here:

@@ -8,10 +8,11 @@ import pwd
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from mirrorback.engine.night.commands import put, succeeded, writing
+from mirrorback.engine.night.commands import SYSTEMD, ScheduleError, put, succeeded, writing
 from mirrorback.engine.night.configuration import expanded
 from mirrorback.errors import Refused
 from mirrorback.plan import units
+from mirrorback.plan.calendar_event import CalendarEvent
 from mirrorback.plan.units import Job, Written
 
 WANTS = ".wants"  # what a folder is called, behind a unit's name, that holds links to others
@@ -58,8 +59,18 @@ class Systemd:
             self._want_only(dict(pair for job in jobs for pair in _wanting(job)))
         notes = []
         if self._control("daemon-reload"):
-            for job in jobs:
-                self._control("start", f"mirrorback-{job.name}.timer")
+            timers = [f"mirrorback-{job.name}.timer" for job in jobs]
+            failed = [timer for timer in timers if not self._control("start", timer)]
+            if failed:
+                user = "--user " if self._user else ""
+                raise ScheduleError(
+                    f"systemd does not start {', '.join(failed)}: `systemctl {user}status"
+                    f" {failed[0]}` tells why"
+                )
+        elif self._user and os.path.isdir(SYSTEMD):
+            notes.append(
+                "your systemd cannot be spoken to from here: the timers start when you log in"
+            )
         else:
             notes.append("systemd does not run here: the timers start when it does")
         if self._user and not os.path.exists(f"/var/lib/systemd/linger/{_user()}"):
@@ -77,6 +88,19 @@ class Systemd:
         if ours:
             self._control("daemon-reload")
         return ours
+
+    def runs(self, name: str, schedule: CalendarEvent) -> bool:
+        """Whether a timer of ours runs a backup at its times, and is enabled."""
+        timer = f"mirrorback-{name}.timer"
+        try:
+            lines = (self._text(timer) or "").splitlines()
+        except OSError:
+            return False
+        return (
+            lines[:1] == [units.MARK]
+            and units.calendar_line(schedule) in lines
+            and os.path.islink(os.path.join(self._folder, f"timers.target{WANTS}", timer))
+        )
 
     def _ours(self) -> list[str]:
         try:
