@@ -15,6 +15,7 @@ from mirrorback.engine.night.configuration import load
 from mirrorback.engine.night.logs import Logs
 from mirrorback.errors import NotInHistory, UsageError
 from mirrorback.plan import run_logs
+from mirrorback.store import logbook
 
 
 @pytest.fixture
@@ -134,6 +135,17 @@ def test_a_folder_of_logs_that_is_a_link_is_not_followed(home: Home) -> None:
     folder.rename(home.top / "elsewhere")
     folder.symlink_to(home.top / "elsewhere")
     complaint("log", "home", "--config", home.file, code=1)
+
+
+def test_a_drive_that_fails_hides_no_log_of_this_machine(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.night()
+    (backup,) = load(str(home.file), home.now).backups
+    monkeypatch.setattr(logbook, "LOG", b"x" * 300)  # cannot be opened
+    with Logs.of_backup(backup, str(home.state), home.now) as logs:
+        assert logs.absent is not None and "the drive failed" in logs.absent
+        assert "ok: made" in logs.shown("latest").lines[-1]
 
 
 def test_a_run_that_was_cut_short(home: Home) -> None:

@@ -20,6 +20,8 @@ from homes import Home
 
 from mirrorback.engine.backup import BackupResult, backup
 from mirrorback.engine.night import telling
+from mirrorback.engine.night.configuration import load
+from mirrorback.engine.night.schedule import unheard
 from mirrorback.plan.notices import AGAIN, Notice
 
 ODD = Notice("backup home failed", 'it\'s "odd" \\ <b>&x\x1b[2J\n\tsecond ü line')
@@ -148,6 +150,29 @@ def test_a_failure_that_goes_on_is_not_told_as_overdue_besides(home: Home, told:
     home.now += timedelta(hours=3)
     assert home.again(if_due=True).result == "skipped"
     assert len(told.mails()) == len(told.notices()) == 1
+
+
+def test_a_backup_that_would_fail_unheard_is_told_when_it_is_scheduled(
+    home: Home, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.add("schedule = 'daily'\nnotify = false")
+
+    def notes() -> list[str]:
+        return unheard(load(str(home.file), home.now))
+
+    assert notes() == []
+    (told.folder / "sendmail").unlink()
+    monkeypatch.setattr(telling, "SENDMAIL_IN", "")
+    monkeypatch.setenv("PATH", str(told.folder))
+    unmailed, note = notes()
+    assert "of home nothing is mailed" in unmailed and "if home failed" in note
+    home.file.write_text(home.file.read_text().replace("mail-to", "exclude"))
+    home.file.write_text(home.file.read_text().replace("notify = false", "on-failure = 'x'"))
+    assert notes() == []
+    home.file.write_text(home.file.read_text().replace("on-failure = 'x'", "notify = true"))
+    assert notes() == ([] if sys.platform == "linux" else [note])
+    monkeypatch.setattr(telling, "_bus", lambda: None)
+    assert notes() == [note]
 
 
 @on_linux

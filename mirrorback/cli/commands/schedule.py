@@ -49,9 +49,11 @@ def schedule(
         _removed(session, engine.remove(backend))
         return 0
     engine.chosen_name(backend)  # tells first what was typed wrong
-    jobs = engine.jobs(configuration.in_use(session.config, session.now), on_mount=on_mount)
+    found = configuration.in_use(session.config, session.now)
+    jobs = engine.jobs(found, on_mount=on_mount)
     if action == "install":
-        _installed(session, jobs, engine.install(backend, jobs, session.now))
+        notes = engine.install(backend, jobs, session.now)
+        _installed(session, jobs, notes + engine.unheard(found))
     else:
         _show(session, jobs, engine.show(backend, jobs, session.now))
     return 0

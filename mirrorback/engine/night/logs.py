@@ -115,7 +115,9 @@ class Logs:
 
 
 def _of_drive(repo: Repository) -> list[int]:
-    """The folder of logs in a repository, which is closed; none where there is none."""
-    with contextlib.closing(repo), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    """The folder of logs in a repository, which is closed; none where there is none.  Raises
+    DriveError."""
+    none = contextlib.suppress(FileNotFoundError, NotADirectoryError)
+    with contextlib.closing(repo), drive_errors(), none:
         return [os.open(logbook.LOG, tree.DIRECTORY_FLAGS, dir_fd=repo.inner)]
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -69,6 +70,23 @@ def _late(page: Page) -> Notice | None:
     if page.untold is None:
         return None
     return Notice(page.untold, page.untold_text or "")
+
+
+def deaf(backups: Iterable[Configured]) -> list[str]:
+    """Those of which nobody would hear that they fail: no desktop, no mail, no hook."""
+    shows, mails = telling.can_show(), telling.can_mail()
+    return [
+        backup.name
+        for backup in backups
+        if backup.on_failure is None
+        and not (backup.notify and shows)
+        and not (backup.mail_to and mails)
+    ]
+
+
+def unmailed(backups: Iterable[Configured]) -> list[str]:
+    """Those of which mail is wanted, that nothing here sends."""
+    return [] if telling.can_mail() else [backup.name for backup in backups if backup.mail_to]
 
 
 def notify_of_configuration(mistake: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from mirrorback.engine.night import diary
+from mirrorback.engine.night import diary, notifying
 from mirrorback.engine.night.commands import SYSTEMD
 from mirrorback.engine.night.configuration import Configuration, Configured, expanded
 from mirrorback.errors import UsageError
@@ -76,6 +76,20 @@ def idle(backups: Iterable[Configured]) -> list[str]:
         if backup.schedule is not None
         and not any(_named(here).runs(backup.name, backup.schedule) for here in _here())
     ]
+
+
+def unheard(found: Configuration) -> list[str]:
+    """What a person should know of backups that would fail unheard."""
+    scheduled = [backup for backup in found.backups if backup.schedule is not None]
+    notes = []
+    if mailed := notifying.unmailed(scheduled):
+        notes.append(f"of {', '.join(mailed)} nothing is mailed: mail-to needs a sendmail here")
+    if deaf := notifying.deaf(scheduled):
+        notes.append(
+            f"nobody would hear if {', '.join(deaf)} failed, for there is no desktop: give mail-to"
+            " or on-failure in the configuration, or look at `mirrorback status`"
+        )
+    return notes
 
 
 def coming(made: Iterable[Job], now: datetime) -> list[Coming]:

@@ -27,9 +27,23 @@ class NotTold(MirrorbackError):
     """Nobody could be told."""
 
 
+def can_mail() -> bool:
+    """Whether this machine has a sendmail."""
+    return _sendmail() is not None
+
+
+def can_show() -> bool:
+    """Whether there is a desktop that shows notices, if somebody is logged in."""
+    return command(Notice("", "")) is not None
+
+
+def _sendmail() -> str | None:
+    return shutil.which("sendmail", path=f"{os.environ.get('PATH', '')}:{SENDMAIL_IN}")
+
+
 def mail(to: Sequence[str], notice: Notice, host: str) -> None:
     """Mail a notice.  Raises NotTold where there is no sendmail, or it does not take it."""
-    program = shutil.which("sendmail", path=f"{os.environ.get('PATH', '')}:{SENDMAIL_IN}")
+    program = _sendmail()
     if program is None:
         raise NotTold("there is no sendmail on this machine: mail-to needs one")
     try:
