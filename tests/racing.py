@@ -66,7 +66,7 @@ def fill_secret(top: Path) -> None:
 
 
 class Racer:
-    """One that plays, by chance.  It follows no symlink itself: what is secret stays where it is."""
+    """One that plays, by chance.  It follows no symlink itself: the secret stays where it is."""
 
     def __init__(self, source: Path, aside: Path, secret: Path, seed: int) -> None:
         self._source, self._secret = source, secret
