@@ -2,7 +2,10 @@
 
 PYTHON ?= .venv/bin/python
 
-.PHONY: test check crash history bench soak picture completions format clean
+# For how long others play in the source of `make hostile`.
+HOSTILE_S ?= 300
+
+.PHONY: test check crash history hostile bench soak picture completions format clean
 
 test:            ## all tests, as in README.md
 	$(PYTHON) -m pytest -n 2
@@ -17,6 +20,9 @@ crash:           ## cut and fail at every single call
 
 history:         ## many more sequences of changes
 	MIRRORBACK_EXAMPLES=3000 $(PYTHON) -m pytest tests/engine/test_exact_history.py
+
+hostile:         ## minutes of backups of a source in which others play
+	MIRRORBACK_HOSTILE_S=$(HOSTILE_S) $(PYTHON) -m pytest tests/engine/test_hostile_source.py
 
 bench:           ## ratios against the peers; takes long
 	$(PYTHON) benchmarks/run.py

@@ -237,7 +237,7 @@ end
 
 complete -c mirrorback -n '__mirrorback_is backup' -l init -d 'Make the repository first where there is none.'
 complete -c mirrorback -n '__mirrorback_is backup' -l force -d 'Make the repository in a folder that is not empty, or inside another one.'
-complete -c mirrorback -n '__mirrorback_is backup' -l mode -x -d 'Permissions of a new repository (0700).'
+complete -c mirrorback -n '__mirrorback_is backup' -l mode -x -d 'Permissions of the repository (0700).'
 complete -c mirrorback -n '__mirrorback_is backup' -s n -l dry-run -d 'Say what would be; write nothing.'
 complete -c mirrorback -n '__mirrorback_is backup' -l exclude -x -d 'As in .gitignore, from the source.'
 complete -c mirrorback -n '__mirrorback_is backup' -l exclude-from -rF -d 'Patterns from a file.'
@@ -270,7 +270,7 @@ complete -c mirrorback -n '__mirrorback_is backup' -l version -d 'Print the vers
 complete -c mirrorback -n '__mirrorback_is backup' -s h -l help -d 'Show what the command does.'
 complete -c mirrorback -n '__mirrorback_is init' -l source -x -a '(__mirrorback_candidates \'folder\')' -d 'The folder that will be backed up.'
 complete -c mirrorback -n '__mirrorback_is init' -l force -d 'Make the repository in a folder that is not empty, or inside another one.'
-complete -c mirrorback -n '__mirrorback_is init' -l mode -x -d 'Permissions of a new repository (0700).'
+complete -c mirrorback -n '__mirrorback_is init' -l mode -x -d 'Permissions of the repository (0700).'
 complete -c mirrorback -n '__mirrorback_is init' -l delta-min-size -x -d 'Files are large from here on (32M); kept.'
 complete -c mirrorback -n '__mirrorback_is init' -l large-files -x -a '(__mirrorback_candidates \'=auto delta reflink whole\')' -d 'How large files are stored; kept.'
 complete -c mirrorback -n '__mirrorback_is init' -l name -x -d 'Write it into the configuration under this name.'

@@ -20,7 +20,7 @@ Force = Annotated[
 ]
 Mode = Annotated[
     str | None,
-    typer.Option("--mode", metavar="OCTAL", help="Permissions of a new repository (0700)."),
+    typer.Option("--mode", metavar="OCTAL", help="Permissions of the repository (0700)."),
 ]
 DeltaMinSize = Annotated[
     str | None,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mirrorback.engine import freezing, lost_mirror, planned, resolve, room, totals
+from mirrorback.engine import doors, freezing, lost_mirror, planned, resolve, room, totals
 from mirrorback.engine.backup_options import BackupOptions, opened, remember, selected
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
@@ -123,6 +123,10 @@ class _Run:
         """The whole backup, as the only writer of the repository."""
         lock = Lock.take(self._repo.inner)
         try:
+            if self._options.mode is not None:
+                with contextlib.suppress(OSError):  # as at its making: a drive may hold none
+                    os.fchmod(self._repo.fd, self._options.mode)
+            doors.warn(self._repo, self._events, self._options.mode)
             catalog = Catalog.open(self._repo.inner_path(b"catalog.db"), write=True)
             with contextlib.closing(catalog), translated(), blamed(catalog):
                 self._events.phase(Phase.RECOVER)

@@ -101,6 +101,7 @@ def remember(repo: Repository, *, options: BackupOptions, source: bytes, events:
             old.delta_min_size if options.delta_min_size is None else options.delta_min_size
         ),
         large_files=options.large_files or old.large_files,
+        mode=old.mode if options.mode is None else options.mode,
     )
     if new == old:
         return

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from datetime import datetime
 
+from mirrorback.engine import doors
 from mirrorback.errors import Damaged, MirrorbackError
 from mirrorback.model import Finding, Level
 from mirrorback.store import lock, probe, settings
@@ -163,16 +163,7 @@ def _mount(drive: Drive) -> Iterator[Finding]:
 
 def _of_repository(repo: Repository) -> Iterator[Finding]:
     held = lock.held(repo.inner)
-    mode = stat.S_IMODE(os.fstat(repo.fd).st_mode)
-    if mode & 0o077 & ~repo.settings.mode:
-        yield Finding(
-            "permissions of the repository",
-            Level.WARNING,
-            f"{mode:04o}",
-            f"others may read old versions of private files; chmod {repo.settings.mode:04o} it",
-        )
-    else:
-        yield Finding("permissions of the repository", Level.GOOD, f"{mode:04o}", "as meant")
+    yield from doors.findings(repo)
     try:
         catalog = Catalog.open(repo.inner_path(CATALOG))
     except MirrorbackError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from mirrorback.engine import digesting
+from mirrorback.engine import digesting, doors
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.reopening import reopened
 from mirrorback.errors import Damaged, Refused
@@ -82,6 +82,7 @@ def rebuild(name: str, options: RebuildOptions, now: datetime, events: Events) -
             return work.dry()
         lock = Lock.take(repo.inner)
         try:
+            doors.warn(repo, events)
             return work.locked()
         finally:
             lock.release()

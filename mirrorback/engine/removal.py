@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from mirrorback.engine import removable
+from mirrorback.engine import doors, removable
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.space import Freed, Space
@@ -96,6 +96,7 @@ def removing(
     """What removes snapshots, as the only writer of the repository.  Raises Locked."""
     lock = Lock.take(repo.inner)
     try:
+        doors.warn(repo, events)
         catalog = Catalog.open(repo.inner_path(CATALOG), write=True)
         removal = Removal(repo, catalog, now, events, patience, even_damaged=even_damaged)
         with contextlib.closing(catalog), translated(), blamed(catalog), removal as it:

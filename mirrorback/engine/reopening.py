@@ -71,7 +71,7 @@ def _with_new_settings(path: bytes, source: str, now: datetime, *, dry_run: bool
             created=now.isoformat(timespec="seconds"),
             delta_min_size=DELTA_MIN_SIZE,
             large_files=LARGE_FILES,
-            mode=os.fstat(fd).st_mode & 0o777,
+            mode=0o700,  # what it was made with is lost, and what it has by now may be a mistake
         )
         if not dry_run:
             with contextlib.suppress(FileNotFoundError):

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from mirrorback.engine import whole_folders
+from mirrorback.engine import doors, whole_folders
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
@@ -49,7 +49,7 @@ def repair(
     with drive_errors():
         repo = Repository.open(os.path.abspath(os.fsencode(repository)))
         try:
-            with _catalog(repo, dry_run=dry_run) as catalog:
+            with _catalog(repo, events, dry_run=dry_run) as catalog:
                 history = History(repo, catalog, now, b"/")
                 try:
                     top = repo.settings.source if source is None else os.fsencode(source)
@@ -88,7 +88,7 @@ def _folders(history: History, now: int, *, dry_run: bool) -> Iterator[tuple[Dat
 
 
 @contextlib.contextmanager
-def _catalog(repo: Repository, *, dry_run: bool) -> Iterator[Catalog]:
+def _catalog(repo: Repository, events: Events, *, dry_run: bool) -> Iterator[Catalog]:
     """The catalog of a repository in order: locked, or for a look only one that nobody else
     is changing."""
     if dry_run:
@@ -106,6 +106,7 @@ def _catalog(repo: Repository, *, dry_run: bool) -> Iterator[Catalog]:
         return
     held = Lock.take(repo.inner)
     try:
+        doors.warn(repo, events)
         catalog = Catalog.open(repo.inner_path(CATALOG_NAME), write=True)
         with contextlib.closing(catalog), translated(), blamed(catalog):
             publish.recover(repo, catalog)

@@ -105,7 +105,7 @@ class _Run:
         self._decider = Decider(history, snapshot, options.overwrite)
         self._first: dict[int, bytes] = {}  # shared objects: where the first name stands
         self._later: list[tuple[bytes, PastRow]] = []  # their other names
-        self._closed: list[tuple[bytes, Metadata]] = []  # folders that shut their owner out
+        self._closed: list[tuple[bytes, Metadata]] = []  # folders that may shut their owner out
         self._flags: list[tuple[bytes, Metadata]] = []
 
     def all(self, rows: list[tuple[bytes, PastRow]]) -> RestoreResult:
@@ -117,7 +117,7 @@ class _Run:
             self._snapshot.bytes if whole else None,
         )
         with self._history.held(self._snapshot) as origin:
-            top, made = self._open_top()
+            top, made = self._open_top(whole=whole)
             try:
                 self._run(rows, origin, top, made)
             finally:
@@ -134,9 +134,9 @@ class _Run:
             )
         return self._report.result
 
-    def _open_top(self) -> tuple[int | None, bool]:
-        """The directory to restore into, and whether its own metadata is to be set:
-        not that of a folder which holds other things already."""
+    def _open_top(self, *, whole: bool) -> tuple[int | None, bool]:
+        """The directory to restore into, the `whole` tree or parts of it, and whether its own
+        metadata is to be set: not that of a folder which holds other things already."""
         options = self._options
         top = self._history.source if options.to is None else os.fsencode(options.to)
         real = os.path.realpath(top) + b"/"
@@ -149,7 +149,7 @@ class _Run:
             return None, True
         else:
             try:
-                os.makedirs(top)
+                os.makedirs(top, 0o700 if whole else 0o777)  # the tree's own mode is still to come
             except OSError as error:
                 shown = settings.escape(os.path.abspath(top))
                 raise DriveError(f"{shown} cannot be made: {error.strerror}") from error
@@ -205,13 +205,15 @@ class _Run:
             return None
 
     def _make_parents(self, bench: _Bench, parent: bytes) -> None:
-        """Those that exist are not touched, whatever they are."""
+        """Those that exist are not touched, whatever they are; others get what they had, in the
+        end: what they hold may be private by them alone."""
         at = b""
         for name in tree.split(parent):
             into = bench.target.folder(at)
-            if bench.target.look(into, name) is None:
-                os.mkdir(name, 0o777, dir_fd=into)
             at = tree.join(at, name)
+            if bench.target.look(into, name) is None:
+                os.mkdir(name, 0o700, dir_fd=into)
+                self._closed.append((at, self._history.entry(at, self._snapshot).metadata))
 
     def _clear_parents(self, bench: _Bench, paths: list[bytes]) -> None:
         names: dict[bytes, set[bytes]] = {}

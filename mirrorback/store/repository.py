@@ -149,6 +149,7 @@ class Repository:
                 raise Refused(
                     f"{_shown(path)} is not empty: name a new folder in it, or use --force"
                 )
+            xattrs.remove_lists(fd)  # of the drive's, or of the folder that was given
             with contextlib.suppress(OSError):
                 os.fchmod(fd, new.mode)
             with contextlib.suppress(FileExistsError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from typing import AnyStr
 
 from mirrorback.store import system
 
@@ -36,6 +37,19 @@ def open_root(path: bytes) -> int:
     """Open the directory at which a tree starts (symlinks on the way to it are
     the person's own and are followed).  Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def make_private(path: AnyStr, mode: int = 0o700) -> None:
+    """Make a folder where there is none, and those above it that are missing, all of them 0700,
+    or with another mode, whatever the umask gives away.  Raises OSError."""
+    if os.path.isdir(path):
+        return
+    make_private(os.path.dirname(os.path.abspath(path)), mode)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:  # made meanwhile, or something else stands there
+        if not os.path.isdir(path):
+            raise
 
 
 class Cursor:

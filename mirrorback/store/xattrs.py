@@ -21,6 +21,7 @@ Attributes = tuple[tuple[bytes, bytes], ...]
 
 # A file system's own doubles of what is carried under another name.
 PRIVATE = (b"trusted.SGI_ACL_", b"system.ntfs_", b"system.nfs4_acl", b"btrfs.", b"trusted.overlay.")
+LISTS = (b"system.posix_acl_access", b"system.posix_acl_default")  # the latter is inherited
 _GONE = (errno.ENODATA, errno.EPERM, errno.EACCES, getattr(errno, "ENOATTR", errno.ENODATA))
 _NONE = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _REFUSED = frozenset(
@@ -75,6 +76,19 @@ def write_at(dir_fd: int, name: bytes, attributes: Attributes) -> list[bytes]:
                 raise
             refused.append(key)
     return refused
+
+
+def has_list(fd: int) -> bool:
+    """Whether an open file or directory has an access control list that gives more users or
+    groups than its own what they may do.  Raises OSError."""
+    return any(name in LISTS[:1] for name in _list(fd, follow=True))
+
+
+def remove_lists(fd: int) -> None:
+    """Take the access control lists of an open directory away, of what is made in it too; a
+    drive that has none has none."""
+    for name in LISTS:
+        _remove_open(fd, name)
 
 
 def _list(target: int | bytes, *, follow: bool) -> list[bytes]:

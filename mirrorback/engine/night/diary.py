@@ -115,7 +115,7 @@ def opened(where: str, *names: str) -> Iterator[int]:
     """A descriptor of the folder of the diary, or of one below it, made where there is none.
     Raises OSError."""
     path = os.path.join(where, *names)
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    tree.make_private(path)
     folder = os.open(path, tree.DIRECTORY_FLAGS)
     try:
         yield folder

@@ -157,7 +157,7 @@ def _changed(text: str, name: str, values: Wishes) -> str:
 def _folder(file: str, path: bytes) -> Iterator[int]:
     """The folder of a configuration, made where there is none, and nobody else's meanwhile."""
     try:
-        os.makedirs(path, mode=0o700 if os.geteuid() else 0o755, exist_ok=True)
+        tree.make_private(path, 0o700 if os.geteuid() else 0o755)
         if os.path.exists(file) and not os.access(file, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         folder = os.open(path, tree.DIRECTORY_FLAGS)
