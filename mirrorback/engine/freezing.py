@@ -42,6 +42,7 @@ def _frozen(repo: Repository, real: bytes, events: Events) -> Iterator[Freeze]:
         folder = frozen.open_folder(origin, make=True)
         try:
             earlier = frozen.recorded(repo.inner)
+            _remove_stray(origin, folder, earlier, events)
             left = Left(frozen.new_name(), origin.uuid, None)
             _record(repo, [*earlier, left])
             try:
@@ -80,6 +81,21 @@ def remove_left(repo: Repository, source: bytes, events: Events) -> None:
                     os.close(folder)
     except MirrorbackError as error:
         events.warning(f"a snapshot of the source was left by an earlier run: {error}")
+
+
+def _remove_stray(origin: Origin, folder: int, known: list[Left], events: Events) -> None:
+    """Remove what was left by a run to a drive that has not come back."""
+    try:
+        gone = frozen.remove_stray(origin, folder, [left.name for left in known])
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        events.warning(f"a snapshot of the source that an earlier run left stays: {reason}")
+        return
+    if gone:
+        events.warning(
+            "snapshots of the source that earlier runs to other drives have left:"
+            f" {len(gone):,}, now removed"
+        )
 
 
 def require_whole(source: Source, repository: bytes, *, meant: bool) -> None:
@@ -122,12 +138,11 @@ def _made(
 ) -> Iterator[Freeze]:
     """Make a snapshot that is on record, and open the source in it."""
     since = time.time_ns()
-    frozen.snapshot(origin, folder, left.name)
+    root = frozen.snapshot(origin, folder, left.name)
     until = time.time_ns()
     with contextlib.ExitStack() as stack:
+        stack.callback(os.close, root)
         try:
-            root = os.open(left.name, tree.DIRECTORY_FLAGS, dir_fd=folder)
-            stack.callback(os.close, root)
             uuid = subvolume.info(root).uuid
             cursor = stack.enter_context(contextlib.closing(tree.Cursor(root)))
             fd = cursor.open(origin.below)

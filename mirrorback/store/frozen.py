@@ -7,22 +7,28 @@ repository has a record of what was made.  It is written before a snapshot is, w
 nobody can guess, and completed with the snapshot's UUID; it goes when the snapshot is gone for
 good.  Only the name is taken from it, for a drive may lie: what is removed stands in our folder,
 is a read-only snapshot of the source's own subvolume, and has the UUID on record.
+
+Where the drive with the record does not come back, another repository's run removes what was
+left: a snapshot in our folder that no run holds locked.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
+from collections.abc import Container
 from dataclasses import dataclass
 
 from mirrorback.errors import Refused, SourceError
-from mirrorback.store import durable, mounts, settings, subvolume, system, tree
+from mirrorback.store import durable, mounts, settings, subvolume, system, tree, turn
 
 FOLDER = ".mirrorback-snapshots"
 RECORD = b"source-snapshots"
 _NAME = re.compile(re.escape(FOLDER) + "(-[0-9]+)?")
+_HEX = re.compile(rb"[0-9a-f]{32}")
 _LINE = re.compile(rb"([0-9a-f]{32}) ([0-9a-f]{32}) ([0-9a-f]{32}|-)")
 _OVERRIDE = "; without --source-snapshot the source is read as it is"
 _MAY_NOT = (errno.EPERM, errno.EACCES)
@@ -129,17 +135,59 @@ def open_folder(origin: Origin, *, make: bool) -> int:
     return fd
 
 
-def snapshot(origin: Origin, folder: int, name: bytes) -> None:
-    """Make a snapshot.  Raises Refused where we may not, SourceError."""
+def snapshot(origin: Origin, folder: int, name: bytes) -> int:
+    """Make a snapshot; its open root, which tells other runs until it is closed that the
+    snapshot is in use.  Raises Refused where we may not, SourceError."""
+    with turn.alone(folder):  # from others who look for what was left
+        try:
+            subvolume.snapshot(origin.fd, folder, name)
+        except OSError as error:
+            raise _cannot(origin.path, error) from error
+        try:
+            root = os.open(name, tree.DIRECTORY_FLAGS, dir_fd=folder)
+            fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SourceError(f"the snapshot cannot be opened: {error.strerror}") from error
+        return root
+
+
+def remove_stray(origin: Origin, folder: int, known: Container[bytes]) -> list[bytes]:
+    """Remove the snapshots of a subvolume that no run uses and that are none of the `known`;
+    their names.  Raises OSError."""
+    gone = []
+    with turn.alone(folder):
+        for name in map(os.fsencode, os.listdir(folder)):
+            if _HEX.fullmatch(name) and name not in known and _is_stray(origin, folder, name):
+                subvolume.destroy(folder, name)
+                gone.append(name)
+        if gone:
+            system.sync_filesystem(folder)
+    return gone
+
+
+def _is_stray(origin: Origin, folder: int, name: bytes) -> bool:
     try:
-        subvolume.snapshot(origin.fd, folder, name)
-    except OSError as error:
-        raise _cannot(origin.path, error) from error
+        fd = os.open(name, tree.DIRECTORY_FLAGS, dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        found = subvolume.info(fd)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return subvolume.is_root(os.fstat(fd)) and found.read_only and found.parent == origin.uuid
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def remove(origin: Origin, folder: int, left: Left) -> bool:
     """Remove what a record names, if it is there; whether the record is done with.  Not where
     something else stands there.  Raises OSError."""
+    with turn.alone(folder):
+        return _remove(origin, folder, left)
+
+
+def _remove(origin: Origin, folder: int, left: Left) -> bool:
     try:
         fd = os.open(left.name, tree.DIRECTORY_FLAGS, dir_fd=folder)
     except FileNotFoundError:

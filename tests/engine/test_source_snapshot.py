@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -477,8 +478,20 @@ def test_a_run_that_was_ended_leaves_nothing_for_long(
     assert (repository / "current" / "a").read_text() == "meanwhile"
 
 
+@contextlib.contextmanager
+def snapshot_of_another_run(home: Path) -> Iterator[str]:
+    """Another snapshot in our folder, held by another repository's run."""
+    name = snapshot_by_hand(home)
+    fd = os.open(home / FOLDER / name, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield name
+    finally:
+        os.close(fd)
+
+
 def snapshot_by_hand(home: Path) -> str:
-    """Another snapshot in our folder, such as that of another repository's run."""
+    """A snapshot as a run makes it."""
     (home / FOLDER).mkdir(mode=0o700, exist_ok=True)
     name = os.urandom(16).hex()
     subprocess.run(
@@ -493,7 +506,6 @@ def test_one_made_but_not_yet_on_record_with_its_uuid_is_removed(
     home: Path, frozen_nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen_nights.backup(source_snapshot="btrfs")
-    someones = snapshot_by_hand(home)
     monkeypatch.setattr(freezing, "_remove", lambda *rest, **more: None)
     made = subvolume.snapshot
 
@@ -502,14 +514,15 @@ def test_one_made_but_not_yet_on_record_with_its_uuid_is_removed(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(subvolume, "snapshot", cut)
-    with pytest.raises(KeyboardInterrupt):
-        frozen_nights.backup(source_snapshot="btrfs")
-    assert len(snapshots_in(home)) == 2
-    assert record_of(frozen_nights.repository).read_bytes().endswith(b" -\n")
-    monkeypatch.undo()
-    frozen_nights.backup()
-    assert snapshots_in(home) == [someones]
-    assert frozen_nights.heard.warnings == []
+    with snapshot_of_another_run(home) as someones:
+        with pytest.raises(KeyboardInterrupt):
+            frozen_nights.backup(source_snapshot="btrfs")
+        assert len(snapshots_in(home)) == 2
+        assert record_of(frozen_nights.repository).read_bytes().endswith(b" -\n")
+        monkeypatch.undo()
+        frozen_nights.backup()
+        assert snapshots_in(home) == [someones]
+        assert frozen_nights.heard.warnings == []
 
 
 STEPS = [
@@ -549,12 +562,12 @@ def test_a_run_may_be_cut_at_any_step(
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 99
-    someones = snapshot_by_hand(home)
     (home / "alice" / "a").write_text("since")
     frozen_nights.now += timedelta(days=1)
-    frozen_nights.backup(source_snapshot="btrfs")
-    assert frozen_nights.heard.warnings == []
-    assert snapshots_in(home) == [someones]
+    with snapshot_of_another_run(home) as someones:
+        frozen_nights.backup(source_snapshot="btrfs")
+        assert frozen_nights.heard.warnings == []
+        assert snapshots_in(home) == [someones]
     assert not record_of(frozen_nights.repository).exists()
     assert content(frozen_nights.current) == content(home / "alice")
 
@@ -589,6 +602,43 @@ def test_nothing_is_removed_that_is_not_ours(
     assert record_of(frozen_nights.repository).read_text() == line
     frozen_nights.backup(source_snapshot="btrfs")
     assert snapshots_in(home) == [name]
+
+
+def test_what_a_run_to_a_lost_drive_has_left_is_removed_by_one_to_another(
+    home: Path, frozen_nights: Nights, tmp_path: Path
+) -> None:
+    frozen_nights.backup(source_snapshot="btrfs")
+    left = snapshot_by_hand(home)
+    mine = home / FOLDER / "mine"
+    subprocess.run(["btrfs", "subvolume", "snapshot", "-r", home, mine], check=True)
+    make_subvolume(home / FOLDER / ("0" * 32))  # no snapshot of the source
+    other = Nights(home / "alice", tmp_path / "new drive")
+    other.backup()  # asks for no snapshot
+    assert left in snapshots_in(home)
+    other.backup(source_snapshot="btrfs")
+    assert sorted(snapshots_in(home)) == ["0" * 32, "mine"]
+    ((said, _path),) = other.heard.warnings
+    assert "other drives have left: 1" in said
+    other.backup(source_snapshot="btrfs")
+    assert other.heard.warnings == []
+
+
+def test_what_cannot_be_removed_of_a_lost_drive_stops_no_backup(
+    home: Path, frozen_nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen_nights.backup(source_snapshot="btrfs")
+    left = snapshot_by_hand(home)
+    destroyed = subvolume.destroy
+
+    def busy(folder: int, name: bytes) -> None:
+        if name == left.encode():
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        destroyed(folder, name)
+
+    monkeypatch.setattr(subvolume, "destroy", busy)
+    frozen_nights.backup(source_snapshot="btrfs")
+    assert snapshots_in(home) == [left]
+    assert any("stays: device or resource busy" in said for said, _ in frozen_nights.heard.warnings)
 
 
 def subvolume_uuid(path: Path) -> bytes:
