@@ -174,9 +174,14 @@ def _one_of(*words: str) -> Callable[[object], str]:
     return read
 
 
+def is_address(text: str) -> bool:
+    """Whether mail may go there."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
 def _addresses(value: object) -> tuple[str, ...]:
     for address in (found := _texts(value)):
-        if not _ADDRESS.fullmatch(address):
+        if not is_address(address):
             raise UsageError(f"{address!r} is no address: give one like alice@example.org, or root")
     return found
 

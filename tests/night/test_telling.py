@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any
 
 import pytest
 from homes import Home
+from program import run
 
 from mirrorback.engine.backup import BackupResult, backup
 from mirrorback.engine.night import telling
 from mirrorback.engine.night.configuration import load
+from mirrorback.engine.night.notifying import notify_of_configuration
 from mirrorback.engine.night.schedule import unheard
 from mirrorback.plan.notices import AGAIN, Notice
 
@@ -173,6 +176,46 @@ def test_a_backup_that_would_fail_unheard_is_told_when_it_is_scheduled(
     assert notes() == ([] if sys.platform == "linux" else [note])
     monkeypatch.setattr(telling, "_bus", lambda: None)
     assert notes() == [note]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_text(file.read_text() + "keep-dayly = 3"),
+        lambda file: file.write_text("[backup.home"),
+        lambda file: file.unlink(),
+        lambda file: file.chmod(0o666),
+    ],
+)
+def test_a_configuration_that_is_spoilt_is_mailed_to_whom_it_named(
+    home: Home, told: Told, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+) -> None:
+    monkeypatch.setenv("MIRRORBACK_STATE_DIR", str(home.state))
+    assert home.night().result == "ok"
+    kept = home.file.read_text()
+    spoil(home.file)
+    refused = home.file.exists() and kept == home.file.read_text()
+    code = 5 if refused else 2
+    for _ in range(2):
+        run("run", "home", "--config", home.file, code=code)
+    (letter,) = told.mails()
+    assert letter["To"] == "alice@example.org, root"
+    assert letter["Subject"].startswith("backups are not made")
+    assert "config.toml" in letter.get_content()
+    run("run", "../other", "--config", home.file, code=code)
+    assert sorted(path.name for path in home.state.glob("*.json")) == ["home.json"]
+    home.file.unlink(missing_ok=True)
+    home.file.write_text(kept)
+    assert home.night().result == "ok"
+    assert len(told.mails()) == 1
+
+
+def test_no_odd_address_of_a_diary_is_mailed_to(home: Home, told: Told) -> None:
+    home.state.mkdir()
+    (home.state / "home.json").write_text('{"mail_to": ["-oQ/tmp", "a@b\\nBcc: c@d", 3, "root"]}')
+    notify_of_configuration("a mistake", [], str(home.state), home.now)
+    (letter,) = told.mails()
+    assert letter["To"] == "root" and letter["Bcc"] is None
 
 
 @on_linux

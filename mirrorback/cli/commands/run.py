@@ -61,7 +61,7 @@ def run(
         found = configuration.in_use(session.config, session.now)
         chosen = _chosen(found, names or [])
     except MirrorbackError as error:
-        _show_unwatched(str(error))
+        _tell_unwatched(str(error), session, names or [])
         raise
     try:
         where = diary.folder()
@@ -78,7 +78,7 @@ def run(
     if found.mistakes and not names:
         for mistake in found.mistakes:
             complain(plain(mistake))
-        _show_unwatched(found.mistakes[0])
+        _tell_unwatched(found.mistakes[0], session, [])
         codes.append(UsageError.exit_code)
     return worst(codes)
 
@@ -100,12 +100,13 @@ def _chosen(found: Configuration, names: list[str]) -> list[Configured]:
     return list(chosen.values())
 
 
-def _show_unwatched(mistake: str) -> None:
-    """Show a mistake of the configuration on the desktop, where no person sees this run."""
+def _tell_unwatched(mistake: str, session: Session, names: list[str]) -> None:
+    """Tell of a mistake in the configuration, where no person sees this run."""
     if sys.stderr is None or not sys.stderr.isatty():
+        from mirrorback.engine.night import diary
         from mirrorback.engine.night.notifying import notify_of_configuration
 
-        notify_of_configuration(mistake)
+        notify_of_configuration(mistake, names, diary.known_folder(), session.now)
 
 
 def _tell(session: Session, outcome: Outcome) -> None:

@@ -17,11 +17,13 @@ from datetime import datetime
 from typing import Any
 
 from mirrorback.errors import DriveError
+from mirrorback.plan.configuration import NAME
 from mirrorback.store import durable, tree, turn
 
 SYSTEM = "/var/lib/mirrorback"
 TURNS = "turns"  # the folder below it of locks on drives
 FIRST_YEAR = 1970  # of any clock; nothing is reckoned from before
+_LISTS = ("pinned", "mail_to")
 RESULTS = ("ok", "incomplete", "failed", "skipped")
 
 
@@ -41,6 +43,7 @@ class Page:
     told_of: str | None = None  # and of what; None after a run that ended well
     untold: str | None = None  # the subject of what is to be told, and has reached nobody yet
     untold_text: str | None = None
+    mail_to: tuple[str, ...] = ()  # as it was configured, for when that cannot be read any more
 
     def of(self, repository_id: str | None) -> Page:
         """What is known of a repository: nothing, where the page is about another."""
@@ -88,13 +91,21 @@ def read(where: str, name: str) -> Page:
         os.close(opened)
 
 
+def names(where: str) -> list[str]:
+    """The names of all backups of which something is known."""
+    with contextlib.suppress(OSError):
+        found = (name.removesuffix(".json") for name in os.listdir(where) if name.endswith(".json"))
+        return sorted(name for name in found if NAME.fullmatch(name))
+    return []
+
+
 def _page(name: str, found: Any) -> Page:
     values: dict[str, Any] = {"name": name}
     for field in dataclasses.fields(Page)[1:]:
         value = found.get(field.name) if isinstance(found, dict) else None
-        if field.name == "pinned":
+        if field.name in _LISTS:
             value = value if isinstance(value, list) else []
-            values["pinned"] = tuple(one for one in value if isinstance(one, str))
+            values[field.name] = tuple(one for one in value if isinstance(one, str))
         else:
             values[field.name] = value if isinstance(value, str) else None
     if values["last_result"] not in RESULTS:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from mirrorback.engine.night import telling
+from mirrorback.engine.night import diary, telling
 from mirrorback.engine.night.account import Account
 from mirrorback.engine.night.configuration import Configured
 from mirrorback.engine.night.diary import Page, moment
 from mirrorback.engine.night.outcome import NOT_DUE, Outcome
 from mirrorback.plan import notices, overdue
+from mirrorback.plan.configuration import is_address
 from mirrorback.plan.notices import Notice
 from mirrorback.store import settings
 
@@ -22,6 +24,8 @@ def notify(
     """Tell a person of what came of a run, where it matters or they want to hear of each;
     `before` is the page as it was.  What reached nobody, such as a desktop to which nobody was
     logged in, is told by a later run.  What cannot be told is a warning."""
+    if backup.mail_to != before.mail_to:
+        account.update(lambda page: replace(page, mail_to=backup.mail_to))
     if outcome.interrupted:
         return
     after = account.page
@@ -45,7 +49,7 @@ def _tell_first(backup: Configured, notice: Notice, account: Account, now: datet
     """Tell what is new, and remember that, or that nobody heard of it."""
     subject, text = notice.subject, notice.text
     if _tell(backup, notice, account):
-        account.update(lambda page: replace(_told(page), told=now.isoformat(), told_of=subject))
+        account.update(lambda page: _told_of(_told(page), notice, now))
     else:
         account.update(lambda page: replace(page, untold=subject, untold_text=text))
 
@@ -89,10 +93,34 @@ def unmailed(backups: Iterable[Configured]) -> list[str]:
     return [] if telling.can_mail() else [backup.name for backup in backups if backup.mail_to]
 
 
-def notify_of_configuration(mistake: str) -> None:
-    """Show that a run could not begin for a mistake in the configuration, which may be that of
-    where mail is to go."""
-    telling.desktop(Notice("backups are not made", mistake))
+def notify_of_configuration(
+    mistake: str, names: Sequence[str], where: str | None, now: datetime
+) -> None:
+    """Tell that backups could not begin, all or those of some names, for a mistake in the
+    configuration; so mail goes to where it was to go when that could be read, by the diary in the
+    folder `where`."""
+    notice = Notice("backups are not made", mistake)
+    known = [] if where is None else diary.names(where)
+    chosen = [name for name in known if not names or name in names]
+    pages = [diary.read(str(where), name) for name in chosen]
+    fresh = [p for p in pages if notices.is_new(notice, moment(p.told, now), p.told_of, now)]
+    if pages and not fresh:
+        return
+    told = telling.desktop(notice)
+    to = sorted({address for page in fresh for address in page.mail_to if is_address(address)})
+    if to:
+        try:
+            telling.mail(to, notice, settings.local_host())
+            told = True
+        except telling.NotTold:
+            pass  # a later run tries again
+    for page in fresh if told else ():
+        with contextlib.suppress(OSError):
+            diary.update(str(where), page.name, lambda page: _told_of(page, notice, now))
+
+
+def _told_of(page: Page, notice: Notice, now: datetime) -> Page:
+    return replace(page, told=now.isoformat(), told_of=notice.subject)
 
 
 def _notice(
