@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from program import run
+from program import environment, run
 from runs import Nights
 
 from mirrorback.engine.night import diary
 from mirrorback.engine.night.configuration import load
 from mirrorback.engine.night.diary import Page
 from mirrorback.engine.night.running import is_due
-from mirrorback.engine.night.standing import Status, status
+from mirrorback.engine.night.standing import Pinned, Status, status
 
 
 class Configured(Nights):
@@ -113,6 +113,17 @@ def test_a_spoilt_diary_is_an_empty_one(tmp_path: Path, text: str) -> None:
     (nights.state / "home.json").write_text(text)
     found = nights.status()
     assert (found.last_success, found.last_result, found.pinned) == (None, None, ())
+
+
+def test_what_a_diary_holds_does_nothing_to_a_terminal(tmp_path: Path) -> None:
+    nights = Configured(tmp_path)
+    nights.state.mkdir()
+    odd = {"pinned": ["\x1b[2J; true", "2026-11-01-020000"], "last_result": "failed"}
+    (nights.state / "home.json").write_text(json.dumps(odd | {"message": "\x1b[31m\n"}))
+    env = environment(MIRRORBACK_STATE_DIR=str(nights.state))
+    out = run("status", "--config", nights.file, code=3, env=env).out
+    assert "\x1b" not in out and "unpin home 2026-11-01-020000`" in out
+    assert nights.status().pinned == (Pinned("2026-11-01-020000", "mass change"),)
 
 
 def test_a_diary_that_is_a_link_is_not_followed(tmp_path: Path) -> None:

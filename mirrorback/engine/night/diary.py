@@ -19,6 +19,7 @@ from typing import Any
 from mirrorback.errors import DriveError
 from mirrorback.plan.configuration import NAME
 from mirrorback.store import durable, tree, turn
+from mirrorback.store.catalog import FOLDER_NAME
 
 SYSTEM = "/var/lib/mirrorback"
 TURNS = "turns"  # the folder below it of locks on drives
@@ -108,6 +109,7 @@ def _page(name: str, found: Any) -> Page:
             values[field.name] = tuple(one for one in value if isinstance(one, str))
         else:
             values[field.name] = value if isinstance(value, str) else None
+    values["pinned"] = tuple(one for one in values["pinned"] if FOLDER_NAME.fullmatch(one))
     if values["last_result"] not in RESULTS:
         values["last_result"] = None
     return Page(**values)
