@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from filesystems import require_root
 from hypothesis import given
 from hypothesis import strategies as st
 from program import NOBODY, complaint, environment, run
@@ -471,6 +472,21 @@ def tree(folder: Path) -> dict[str, str]:
         elif path.is_file():
             found[str(path.relative_to(folder))] = path.read_text()
     return found
+
+
+def test_root_is_told_of_a_program_that_others_can_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_root()
+    program = tmp_path / "bin" / "mirrorback"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(program)])
+    before = schedule.entrusted()  # where the test's own folder lies is not our matter
+    assert str(program.parent) not in "".join(before).split()
+    os.chown(program.parent, NOBODY, NOBODY)
+    (note,) = schedule.entrusted()
+    assert f"for {program.parent} is theirs to write" in note
 
 
 def test_without_any_scheduler(tmp_path: Path) -> None:

@@ -113,14 +113,23 @@ def _require_own(file: str, st: os.stat_result) -> None:
     for root, what leads to it, be that by links."""
     if _is_loose(st):
         raise _refused(file, "it", os.path.realpath(file))
+    loose = loose_folder(file)
+    if loose is not None:
+        raise _refused(file, f"the folder {loose}", loose)
+
+
+def loose_folder(file: str) -> str | None:
+    """Where root asks: a folder that leads to a file, be that by links, and that others can
+    write.  Raises OSError."""
     if os.geteuid() != 0:  # of a person's own folders others are no matter of ours
-        return
+        return None
     for way in (os.path.abspath(file), os.path.realpath(file)):
         while way != "/":
             way = os.path.dirname(way)
             st = os.stat(way)
             if _is_loose(st, sticky=bool(st.st_mode & stat.S_ISVTX)):
-                raise _refused(file, f"the folder {way}", way)
+                return way
+    return None
 
 
 def _is_loose(st: os.stat_result, *, sticky: bool = False) -> bool:

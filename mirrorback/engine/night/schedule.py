@@ -12,7 +12,12 @@ from typing import Protocol
 
 from mirrorback.engine.night import diary, notifying
 from mirrorback.engine.night.commands import SYSTEMD
-from mirrorback.engine.night.configuration import Configuration, Configured, expanded
+from mirrorback.engine.night.configuration import (
+    Configuration,
+    Configured,
+    expanded,
+    loose_folder,
+)
 from mirrorback.errors import UsageError
 from mirrorback.plan.calendar_event import CalendarEvent
 from mirrorback.plan.units import Job as Job
@@ -75,6 +80,21 @@ def idle(backups: Iterable[Configured]) -> list[str]:
         for backup in backups
         if backup.schedule is not None
         and not any(_named(here).runs(backup.name, backup.schedule) for here in _here())
+    ]
+
+
+def entrusted() -> list[str]:
+    """What root should know of a program that others can change."""
+    program = _started()[0]
+    try:
+        loose = loose_folder(program)
+    except OSError:
+        return []
+    if loose is None:
+        return []
+    return [
+        f"root will run {program}, which others can change, for {loose} is theirs to write:"
+        " install it where root alone can, such as /opt/mirrorback"
     ]
 
 
