@@ -20,7 +20,7 @@ def take_all(new: NewCatalog, files: ShownFiles, events: Events, *, threads: int
     """Read every file of a finished catalog whose digest is not known, and record that; how
     many could not be read, which are told."""
     count, size = new.db.execute(
-        f"SELECT count(*), coalesce(sum(size), 0) FROM object WHERE {_WANTED}"
+        f"SELECT count(*), {schema.added('size')} FROM object WHERE {_WANTED}"
     ).fetchone()
     events.phase(Phase.VERIFY, count, size)
     failed = last = 0

@@ -24,6 +24,7 @@ from mirrorback.store import encoding, live, reading
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.difference import Action, Difference, Gone
 from mirrorback.store.learnt import UNSEEN_INO
+from mirrorback.store.schema import added
 from mirrorback.store.spool import Spool
 
 CANDIDATES = 16  # gone files of one size and time that are tried for a new one
@@ -298,11 +299,11 @@ class Resolver:
     def _cost(self) -> Cost:
         made = f"kind = 1 AND action IN ({Action.COPY}, {Action.CLONE})"
         rows = self._spool.fetch(
-            f"SELECT coalesce(sum(CASE WHEN {made} THEN allocated ELSE 0 END), 0),"
-            f" coalesce(sum(CASE WHEN action = {Action.REVISE} THEN size ELSE 0 END), 0),"
+            f"SELECT {added(f'CASE WHEN {made} THEN allocated ELSE 0 END')},"
+            f" {added(f'CASE WHEN action = {Action.REVISE} THEN size ELSE 0 END')},"
             " coalesce(sum(kind != 2 AND action IN"
             f" ({Action.COPY}, {Action.CLONE}, {Action.REVISE})), 0),"
-            f" coalesce(sum(CASE WHEN action = {Action.CLONE} THEN allocated ELSE 0 END), 0),"
+            f" {added(f'CASE WHEN action = {Action.CLONE} THEN allocated ELSE 0 END')},"
             " count(*), coalesce(sum(kind != 2 AND entry IS NOT NULL AND same_content = 0), 0)"
             " FROM spool.change"
         )

@@ -26,7 +26,7 @@ from mirrorback.errors import Damaged, DriveError, Refused, Trouble, UsageError
 from mirrorback.model import Kind, Metadata, Snapshot
 from mirrorback.plan.restoring import Overwrite, Step
 from mirrorback.store import node, past, settings, system, tree
-from mirrorback.store.catalog import translated
+from mirrorback.store.catalog import ABOVE_ROOT, translated
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import drive_errors
 from mirrorback.store.workers import work_through
@@ -207,13 +207,17 @@ class _Run:
     def _make_parents(self, bench: _Bench, parent: bytes) -> None:
         """Those that exist are not touched, whatever they are; others get what they had, in the
         end: what they hold may be private by them alone."""
+        catalog, number = self._history.catalog, past.child(self._history.catalog, ABOVE_ROOT, b"")
         at = b""
         for name in tree.split(parent):
             into = bench.target.folder(at)
             at = tree.join(at, name)
+            row = None if number is None else past.entry(catalog, number, name, self._snapshot.id)
             if bench.target.look(into, name) is None:
                 os.mkdir(name, 0o700, dir_fd=into)
-                self._closed.append((at, self._history.entry(at, self._snapshot).metadata))
+                if row is not None:
+                    self._closed.append((at, row.metadata))
+            number = None if number is None else past.child(catalog, number, name)
 
     def _clear_parents(self, bench: _Bench, paths: list[bytes]) -> None:
         names: dict[bytes, set[bytes]] = {}

@@ -47,7 +47,9 @@ class LargeFiles:
 
     def is_large(self, difference: Difference) -> bool:
         """Whether a file is to be treated as one."""
-        return self.signed and difference.kind == Kind.FILE and difference.size >= self.min_size
+        if not self.signed or difference.kind != Kind.FILE:
+            return False
+        return self.min_size <= difference.size <= large.MOST
 
 
 def choose(
@@ -64,9 +66,9 @@ def choose(
         return
     where = (
         f"kind = 1 AND action IN ({Action.COPY}, {Action.CLONE}) AND nlink = 1 AND leader IS NULL"
-        " AND size >= ? AND (entry IS NOT NULL OR moved IS NOT NULL)"
+        " AND size BETWEEN ? AND ? AND (entry IS NOT NULL OR moved IS NOT NULL)"
     )
-    found = list(spool.changes(where, (files.min_size,)))
+    found = list(spool.changes(where, (files.min_size, large.MOST)))
     chosen = []
     for difference in found:
         if difference.action == Action.CLONE and files.form is Form.REFLINK:
@@ -101,7 +103,7 @@ def _can_go_on(catalog: Catalog, number: int, files: LargeFiles) -> bool:
             "SELECT size, drive FROM object WHERE id = ?", (number,)
         ).fetchone()
         shown = past.showing(catalog, number)
-    if size < files.min_size or drive != schema.WHOLE:
+    if not files.min_size <= size <= large.MOST or drive != schema.WHOLE:
         return False
     if sum(row.last is None for row in shown) != 1:
         return False

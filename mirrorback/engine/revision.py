@@ -292,7 +292,8 @@ class Revision:
                     signing.finish(st.st_size, digest)
                     return digest
 
-                return reading.read_settled(fd, origin, name, once)
+                with reading.taken():
+                    return reading.read_settled(fd, origin, name, once)
         finally:
             os.close(fd)
 
@@ -303,6 +304,7 @@ class Revision:
         from mirrorback.store.patch import DeltaSink
 
         for fd in (undo_fd, redo_fd):
+            os.ftruncate(fd, st.st_size)  # may a file be so large?  After the commit it has to be
             os.ftruncate(fd, 0)
         undo, redo = DeltaWriter(undo_fd), DeltaWriter(redo_fd)
         old, new = self._before.st.st_size, st.st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 SUFFIX = b".rdiff.zst"  # of a reverse delta, behind the file's own name
+MOST = 1 << 46  # bytes; what is larger is mostly holes, and as a rule beyond all of a drive
 LONGEST_NAME = 255  # bytes
 LONGEST_CHAIN = 128  # deltas from a version to the whole file that it is restored from
 

@@ -308,12 +308,13 @@ class NewCatalog:
             count += came.get(number, (0, 0))[0] - went.get(number - 1, (0, 0))[0]
             size += came.get(number, (0, 0))[1] - went.get(number - 1, (0, 0))[1]
             files.append(count)
-            sizes.append(size)
+            sizes.append(schema.held(size))
         return files, sizes
 
     def _sums(self, column: str) -> dict[int, tuple[int, int]]:
         rows = self.db.execute(
-            f"SELECT r.{column}, count(*), sum(CASE WHEN o.kind = 1 THEN o.size ELSE 0 END)"
+            f"SELECT r.{column}, count(*),"
+            f" {schema.added('CASE WHEN o.kind = 1 THEN o.size ELSE 0 END')}"
             " FROM runs.run r JOIN object o ON o.id = r.object WHERE r.kind != 2"
             f" GROUP BY r.{column}"
         )

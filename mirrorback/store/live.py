@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mirrorback.errors import Damaged
 from mirrorback.model import KIND_OF_FORMAT, Digest, Kind, Metadata, Owner
-from mirrorback.store import encoding
+from mirrorback.store import encoding, schema
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.node import Dress
 from mirrorback.store.together import AMONG, slots
@@ -293,7 +293,7 @@ def count_below(catalog: Catalog, directory: int) -> tuple[int, int, int]:
             "WITH RECURSIVE below(id) AS (VALUES (?) UNION ALL"
             " SELECT d.id FROM directory d JOIN below b ON d.parent = b.id)"
             " SELECT coalesce(sum(e.kind != 2), 0), coalesce(sum(e.kind = 2), 0),"
-            " coalesce(sum(CASE WHEN e.kind = 1 THEN o.size ELSE 0 END), 0)"
+            f" {schema.added('CASE WHEN e.kind = 1 THEN o.size ELSE 0 END')}"
             " FROM below b JOIN entry e ON e.dir = b.id AND e.last IS NULL"
             " JOIN object o ON o.id = e.object",
             (directory,),

@@ -7,10 +7,12 @@ and accepted only when they are what they were expected to be.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple
@@ -69,6 +71,18 @@ class _Troubles:
 
 
 troubles = _Troubles()
+
+
+@contextlib.contextmanager
+def taken() -> Iterator[None]:
+    """Writing what was read: that no file of the drive may be so large is no failure of it, but
+    a Trouble of the one file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise Trouble("is larger than a file may be on the drive") from error
 
 
 def open_file(dir_fd: int, name: bytes) -> int:
@@ -165,7 +179,8 @@ def copy_file(
         return digest
 
     try:
-        return read_settled(fd, dir_fd, name, copy)
+        with taken():
+            return read_settled(fd, dir_fd, name, copy)
     finally:
         os.close(fd)
 

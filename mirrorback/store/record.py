@@ -256,7 +256,8 @@ def _totals(
     files, size = (previous[1], previous[2]) if previous else (0, 0)
     if not spool.used:
         return files, size
-    sums = "coalesce(sum(kind != 2), 0), coalesce(sum(CASE WHEN kind = 1 THEN size ELSE 0 END), 0)"
+    size_of = "CASE WHEN kind = 1 THEN size ELSE 0 END"
+    sums = f"coalesce(sum(kind != 2), 0), {schema.added(size_of)}"
     gone = db.execute(
         f"SELECT {sums} FROM (SELECT e.kind AS kind, o.size AS size FROM main.entry e"
         " JOIN main.object o ON o.id = e.object WHERE e.id IN"
@@ -267,7 +268,7 @@ def _totals(
         " FROM spool.entry e LEFT JOIN main.object o ON o.id = e.object"
         " LEFT JOIN spool.object p ON p.id = e.object)"
     ).fetchone()
-    return files - gone[0] + new[0], size - gone[1] + new[1]
+    return files - gone[0] + new[0], schema.held(size - gone[1] + new[1])
 
 
 def _take_over(db: sqlite3.Connection, spool: Spool, number: int, previous: int) -> None:

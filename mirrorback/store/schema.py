@@ -4,6 +4,20 @@ from __future__ import annotations
 
 FORMAT = 1
 APPLICATION_ID = 0x6D626B31  # "mbk1"
+LARGEST = (1 << 63) - 1  # that a column holds
+
+
+def added(expression: str) -> str:
+    """SQL for the sum of sizes in bytes, 0 of none: exact below 8 PiB.  `sum` fails where files
+    that are mostly holes come to more than a column holds, for which this gives LARGEST."""
+    return f"CAST(total({expression}) AS INTEGER)"
+
+
+def held(size: int) -> int:
+    """A number of bytes as a column can hold it."""
+    return max(0, min(size, LARGEST))
+
+
 PAGE_SIZE = 8192  # bytes: a night reads nearly all of the catalog, and writes at many places
 WHOLE, SPLIT, ABSENT, DELTA = 0, 1, 2, 3
 

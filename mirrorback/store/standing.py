@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from mirrorback.store import schema
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
 from mirrorback.store.live import OBJECT_JOIN
 
@@ -131,7 +132,7 @@ def totals(catalog: Catalog) -> tuple[int, int]:
     """Objects that are no folders, and the bytes in them."""
     with catalog.lock:
         row = catalog.db.execute(
-            "SELECT count(*), coalesce(sum(CASE WHEN kind = 1 THEN size ELSE 0 END), 0)"
+            f"SELECT count(*), {schema.added('CASE WHEN kind = 1 THEN size ELSE 0 END')}"
             " FROM object WHERE kind != 2 AND drive != 2"
         ).fetchone()
     return row[0], row[1]

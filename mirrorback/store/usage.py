@@ -89,8 +89,9 @@ def small(catalog: Catalog, least: int, block: int) -> list[tuple[int, int]]:
     """The whole files below `least` bytes: the snapshots (ids) in which some came first, each
     with their bytes together, of each file those of the blocks that it needs at most."""
     rows = catalog.db.execute(
-        "SELECT came, sum((size + ?1 - 1) / ?1 * ?1) FROM (SELECT min(e.first) AS came, o.size"
-        " AS size FROM object o CROSS JOIN entry e ON e.object = o.id"
+        f"SELECT came, {schema.added('(size + ?1 - 1) / ?1 * ?1')}"
+        " FROM (SELECT min(e.first) AS came, o.size AS size FROM object o"
+        " CROSS JOIN entry e ON e.object = o.id"
         f" WHERE {_SMALL.replace('?', '?2')} GROUP BY o.id) GROUP BY came ORDER BY came",
         (block, least),
     )
@@ -257,7 +258,7 @@ def largest(catalog: Catalog, count: int) -> list[Kept]:
     rows = catalog.db.execute(
         "SELECT e.dir, e.name, count(*) FROM entry e JOIN object o ON o.id = e.object"
         " LEFT JOIN delta d ON d.object = o.id WHERE e.kind = ?"
-        " GROUP BY e.dir, e.name ORDER BY sum(coalesce(d.stored, o.size)) DESC, e.dir, e.name"
+        " GROUP BY e.dir, e.name ORDER BY total(coalesce(d.stored, o.size)) DESC, e.dir, e.name"
         " LIMIT ?",
         (int(Kind.FILE), count),
     )
