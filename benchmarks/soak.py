@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import pickle
 import random
 import signal
 import sqlite3
@@ -71,7 +72,9 @@ class Soak:
         self._source = source
         self._mirrorback = mirrorback
         self._restored = work / "restored"
-        self._then: dict[str, State] = {}  # by the name of the snapshot
+        self._then = work / "then"  # the states, by the name of the snapshot: on disk, since a
+        self._then.mkdir()  # run's peak memory is not told if it is less than our own
+        self._contents: dict[str, dict[bytes, int]] = {}
         self._chance = random.Random(f"{source.seed}/kills")
 
     def night(self, number: int, kills: float) -> None:
@@ -87,13 +90,14 @@ class Soak:
             killed += self._kill(now)
         figures = run(self._command(now))
         rows = self._snapshots()
-        self._then = {row: self._then[row] for row in rows if row in self._then}
-        self._then[rows[-1]] = state
-        if unknown := set(rows) - self._then.keys():
+        self._contents[rows[-1]] = state.contents
+        self._contents = {row: self._contents[row] for row in rows if row in self._contents}
+        if unknown := set(rows) - self._contents.keys():
             raise Failed(f"night {number}: snapshots that nobody made: {unknown}")
+        (self._then / rows[-1]).write_bytes(pickle.dumps(state))
         contents: dict[bytes, int] = {}
-        for one in self._then.values():
-            contents |= one.contents
+        for one in self._contents.values():
+            contents |= one
         place = self._mirrorback.place
         self.nights.append(
             Night(
@@ -112,7 +116,8 @@ class Soak:
     def compare(self) -> None:
         """Each snapshot with what the source was; raises Failed."""
         place = self._mirrorback.place
-        for name, state in self._then.items():
+        for name in self._contents:
+            state = pickle.loads((self._then / name).read_bytes())
             folder = place / name
             if missing := state.missing(folder if folder.exists() else place / "current"):
                 raise Failed(f"{name}: the folder shows something else: {missing[:5]}")
