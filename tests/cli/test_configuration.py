@@ -136,6 +136,26 @@ def test_a_name_that_is_taken_makes_no_repository(tmp_path: Path, source: Path, 
     assert not (tmp_path / "r").exists() and file.read_text() == COMMENTED
 
 
+def test_init_takes_up_a_repository_of_the_same_source(
+    tmp_path: Path, source: Path, file: Path
+) -> None:
+    """On a machine that was set up anew, or after a crash before the entry was written."""
+    repository = made(tmp_path, source, file)
+    run("backup", "home", "--config", file)
+    entry = tomllib.loads(file.read_text())["backup"]["home"]
+    file.unlink()
+    words = ("init", repository, "--name", "home", "--config", file)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert "already" in complaint(*words, "--source", other, code=5)
+    assert "already" in complaint(*words, "--source", source, "--mode", "0755", code=5)
+    assert not file.exists()
+    done = run(*words, "--source", source, "--keep-last", "3")
+    assert "is a repository of" in done.out
+    assert tomllib.loads(file.read_text())["backup"]["home"] == {**entry, "keep-last": 3}
+    assert len(run("snapshots", "home", "--config", file, "--json").json) == 1
+
+
 def test_a_path_is_a_path_whatever_is_configured(tmp_path: Path, source: Path, file: Path) -> None:
     made(tmp_path, source, file)
     told = complaint("snapshots", "./home", "--config", file, code=10, cwd=tmp_path)

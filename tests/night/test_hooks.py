@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import time
 from pathlib import Path
@@ -27,6 +28,18 @@ def test_it_gets_its_environment() -> None:
         'printf "%s|%s" "$MIRRORBACK_NAME" "$MIRRORBACK_MESSAGE" | od -An -c', values, LONG
     )
     assert "".join(ended.output.split()) == "home|a'b'\"c\"377\\nd"
+
+
+def test_it_finds_by_night_what_it_finds_by_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cron knows few folders of programs, systemd no home of root."""
+    monkeypatch.setenv("PATH", "/opt/own:/usr/bin:/bin")
+    monkeypatch.delenv("HOME", raising=False)
+    folders, home = run_hook('echo "$PATH"; echo "$HOME"', {}, LONG).output.splitlines()
+    assert folders.startswith("/opt/own:/usr/bin:/bin:")
+    assert {"/usr/sbin", "/sbin", "/usr/local/bin"} <= set(folders.split(":"))
+    assert home == pwd.getpwuid(os.geteuid()).pw_dir
+    monkeypatch.setenv("HOME", "/elsewhere")
+    assert run_hook('echo "$HOME"', {}, LONG).output == "/elsewhere\n"
 
 
 def test_a_value_that_no_environment_takes_is_shortened() -> None:

@@ -474,6 +474,15 @@ def tree(folder: Path) -> dict[str, str]:
     return found
 
 
+def test_a_backup_that_would_take_any_drive_is_told(tmp_path: Path) -> None:
+    file = configured(tmp_path, "daily")
+    (note,) = schedule.unguarded(load(str(file), NOW))
+    assert note.startswith("home has no repository-id") and "backup --init home`" in note
+    assert note in schedule.advice(load(str(file), NOW))
+    file.write_text(file.read_text() + f"repository-id = '{'0f' * 16}'\n")
+    assert schedule.unguarded(load(str(file), NOW)) == []
+
+
 def test_root_is_told_of_a_program_that_others_can_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 from mirrorback.cli import values
 from mirrorback.cli.command import add
 from mirrorback.cli.commands.doctor import show
+from mirrorback.cli.escape import plain
 from mirrorback.cli.keeping import Keep
 from mirrorback.cli.options import DeltaMinSize, Force, LargeFiles, Mode
 from mirrorback.cli.session import Session
@@ -49,7 +50,8 @@ def init(
     """Make a repository, and say what the drive can hold.
 
     With --name it can be backed up to by that name, and by `mirrorback run`; --schedule and what
-    is to be kept are written down there.
+    is to be kept are written down there.  One that is there already, of the same source, is only
+    written down then.
     """
     keep.policy()
     if keep.keep_none:
@@ -67,15 +69,23 @@ def init(
     file = session.configuration_file()
     if name is not None:
         entries.require_addable(file, name, source, repo, session.now, wishes)
-    found = create(
-        repo,
-        source,
-        now=session.now,
-        force=force,
-        mode=0o700 if permissions is None else permissions,
-        delta_min_size=size,
-        large_files=large,
-    )
+    plainly = not force and (permissions, size, large) == (None, None, None)
+    if name is not None and plainly and entries.is_made(source, repo):
+        from mirrorback.engine.doctor import examine
+
+        found = examine(repo, session.now)
+        if not (session.json or session.quiet):
+            session.out.line(f"{plain(repo)} is a repository of {plain(source)} already")
+    else:
+        found = create(
+            repo,
+            source,
+            now=session.now,
+            force=force,
+            mode=0o700 if permissions is None else permissions,
+            delta_min_size=size,
+            large_files=large,
+        )
     if name is not None:
         entries.add_made(file, name, source, repo, session.now, wishes)
     show(session, found)

@@ -53,7 +53,7 @@ def schedule(
     jobs = engine.jobs(found, on_mount=on_mount)
     if action == "install":
         notes = engine.install(backend, jobs, session.now)
-        _installed(session, jobs, notes + engine.entrusted() + engine.unheard(found))
+        _installed(session, jobs, notes + engine.advice(found))
     else:
         _show(session, jobs, engine.show(backend, jobs, session.now))
     return 0

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from mirrorback.engine.night.configuration import ConfigurationError, Configured, load, read
-from mirrorback.errors import UsageError
+from mirrorback.errors import NoRepository, UsageError
 from mirrorback.plan import configuration as plan
 from mirrorback.store import durable, tree, turn
 from mirrorback.store.repository import Repository, drive_errors
@@ -58,6 +58,18 @@ def add_made(
         raise UsageError(
             f"the repository is made, but {error}; write it yourself: [backup.{name}] {shown}"
         ) from error
+
+
+def is_made(source: str, repository: str) -> bool:
+    """Whether there is a repository already, and of this source: such as after a crash between
+    making it and writing the entry, or on a machine that was set up anew."""
+    try:
+        with drive_errors():
+            repo = Repository.open(os.path.abspath(os.fsencode(repository)))
+    except NoRepository:
+        return False
+    with contextlib.closing(repo):
+        return repo.settings.source == os.path.realpath(os.fsencode(source))
 
 
 def require_addable(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from mirrorback.engine.night import limited
 
 KEPT = 32 << 10  # bytes of output, of the beginning and of the end each
+PROGRAMS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 LINGER_S = 0.5  # for output of what a hook has left behind
 
 
@@ -45,7 +46,7 @@ class Ended:
 def run_hook(command: str, values: Mapping[str, str], limit_s: float) -> Ended:
     """Run a command with `values` added to the environment, for `limit_s` seconds at most.
     Raises what interrupts it, after ending the command."""
-    environment = {**os.environ, **{key: _fit(value) for key, value in values.items()}}
+    environment = _usual() | {key: _fit(value) for key, value in values.items()}
     kept = _Kept()
     ours, theirs = os.pipe()
     reader = threading.Thread(target=kept.read, args=(ours,), daemon=True)
@@ -67,6 +68,18 @@ def run_hook(command: str, values: Mapping[str, str], limit_s: float) -> Ended:
     reader.join(LINGER_S)
     kept.stop = True  # what the hook has started may print on, to nobody
     return Ended(code, kept.text())
+
+
+def _usual() -> dict[str, str]:
+    """Our environment, with what a person's has and a scheduler's may lack: a home (systemd, for
+    root), and all folders of programs (cron)."""
+    found = dict(os.environ)
+    home = os.path.expanduser("~")
+    if os.path.isabs(home):
+        found.setdefault("HOME", home)
+    known = [folder for folder in found.get("PATH", "").split(":") if folder]
+    found["PATH"] = ":".join(known + [folder for folder in PROGRAMS if folder not in known])
+    return found
 
 
 def _fit(value: str) -> str:

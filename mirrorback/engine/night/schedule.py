@@ -83,6 +83,21 @@ def idle(backups: Iterable[Configured]) -> list[str]:
     ]
 
 
+def advice(found: Configuration) -> list[str]:
+    """What a person should know of what will run."""
+    return entrusted() + unguarded(found) + unheard(found)
+
+
+def unguarded(found: Configuration) -> list[str]:
+    """What to do for backups that would take any drive at the place for their own."""
+    return [
+        f"{backup.name} has no repository-id, by which another drive at the same place is refused:"
+        f" `mirrorback backup --init {backup.name}` writes it"
+        for backup in found.backups
+        if backup.schedule is not None and backup.repository_id is None
+    ]
+
+
 def entrusted() -> list[str]:
     """What root should know of a program that others can change."""
     program = _started()[0]
