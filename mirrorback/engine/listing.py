@@ -19,6 +19,7 @@ from mirrorback.model import Kind
 from mirrorback.store import reading, tree
 from mirrorback.store.process import Process, Tell, serve
 
+MOST_LEVELS = 4_000  # below the source; a tree that goes deeper may have no end
 _DIRECTORY = Kind.DIRECTORY.format_bits
 _FILE = Kind.FILE.format_bits
 
@@ -51,6 +52,8 @@ class Wanted(NamedTuple):
 
 def look(source: Source, cursor: tree.Cursor, wanted: Wanted) -> Same | Listing:
     """List a directory.  Raises Trouble."""
+    if wanted.path.count(b"/") >= MOST_LEVELS:
+        raise Trouble(f"lies more than {MOST_LEVELS:,} folders deep, and is not entered")
     began = source.began()
     with reading.troubles:
         fd = cursor.open(wanted.path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import AnyStr
 
 from mirrorback.store import system
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+MOST_ENTRIES = 10_000_000  # of one directory; a listing that goes on may have no end
 KEPT_OPEN = 96  # descriptors a cursor keeps of its chain, however deep it is
 
 # One scanned entry: name, ino, mode, size, mtime, ctime, uid, gid, nlink, rdev.
@@ -121,15 +123,16 @@ def scan(fd: int, device: int) -> tuple[list[Row], dict[str, int], list[tuple[st
 
     Returns its entries sorted by name, the device numbers of those that are
     not on `device`, and the entries that could not be examined with the
-    reason.  Entries that vanish meanwhile are left out.  Raises OSError where
-    the directory cannot be read to its end.
+    reason.  Entries that vanish meanwhile are left out, and a name that is listed twice,
+    as where it was renamed meanwhile, comes once.  Raises OSError where the directory
+    cannot be read to its end.
     """
     rows: list[Row] = []
     append = rows.append
     foreign: dict[str, int] = {}
     failed: list[tuple[str, str]] = []
     with os.scandir(fd) as entries:
-        for entry in entries:
+        for entry in islice(entries, MOST_ENTRIES + 1):
             name = entry.name
             try:
                 st = entry.stat(follow_symlinks=False)
@@ -154,7 +157,11 @@ def scan(fd: int, device: int) -> tuple[list[Row], dict[str, int], list[tuple[st
             )
             if st.st_dev != device:
                 foreign[name] = st.st_dev
+    if len(rows) > MOST_ENTRIES:
+        raise OSError(errno.EOVERFLOW, f"lists more than {MOST_ENTRIES:,} entries")
     rows.sort()
+    if len({row[0] for row in rows}) != len(rows):
+        rows = list({row[0]: row for row in rows}.values())
     return rows, foreign, failed
 
 

@@ -83,6 +83,41 @@ def test_a_delta_of_what_was_private_is_as_private(large: LargeNights, source: P
     assert not read_by_nobody(large.repository / ".mirrorback")
 
 
+@as_root
+def test_hard_links_to_files_of_others_open_none(large: LargeNights, tmp_path: Path) -> None:
+    """As a user makes them where the system lets one (protected_hardlinks of sysctl)."""
+    let_others_in(tmp_path)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    for name, mode, content in (
+        ("private", 0o600, SECRET.encode()),
+        ("large", 0o640, SECRET.encode() + noise(LARGE * 2, 1)),
+        ("read", 0o644, b"for all"),
+    ):
+        (theirs / name).write_bytes(content)
+        (theirs / name).chmod(mode)
+        os.link(theirs / name, large.source / name)
+    os.chown(large.source, NOBODY, NOBODY)
+    time.sleep(0.03)
+    large.backup(mode=0o755)  # nothing but their own permissions keeps others out
+    change_pages(theirs / "large", 2)
+    (theirs / "large").chmod(0o600)
+    (theirs / "read").write_bytes(SECRET.encode())
+    (theirs / "read").chmod(0o600)
+    large.backup()
+    large.restore(tmp_path / "out", at="1B")
+    for top in (large.current, large.folders()[0], tmp_path / "out"):
+        assert {path.stat().st_uid for path in top.iterdir()} == {0}
+        assert SECRET not in read_by_nobody(top)
+    assert read_by_nobody(large.folders()[0]) == "for all"  # as it was for all to read then
+    own = tmp_path / "own"
+    own.mkdir()
+    os.chown(own, NOBODY, NOBODY)
+    done = run("backup", "--init", large.source, own / "drive", uid=NOBODY, code=3)
+    assert done.err.count("permission denied") == 3
+    assert list((own / "drive" / "current").iterdir()) == []
+
+
 # --- the door ------------------------------------------------------------------------
 
 
