@@ -52,7 +52,7 @@ def type_in(home: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 def test_from_nothing_to_every_night(home: Path) -> None:
     typed = commands("Every night, from nothing")[:5]
-    assert [line.split()[0] for line in typed] == ["python3", "ln", *["mirrorback"] * 3]
+    assert [line.split()[0] for line in typed] == ["python3", "mkdir", *["mirrorback"] * 3]
     assert typed[-1] == "mirrorback schedule install"
     for line in (*typed[2:4], "mirrorback schedule show --backend cron"):
         done = type_in(home, line)
