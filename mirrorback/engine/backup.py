@@ -31,8 +31,9 @@ from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.difference import Action
 from mirrorback.store.lock import Lock
+from mirrorback.store.nameable import Nameable
 from mirrorback.store.record import NewSnapshot
-from mirrorback.store.repository import SPOOL, Repository, drive_errors, make_reserve
+from mirrorback.store.repository import SPOOL, TRASH, Repository, drive_errors, make_reserve
 from mirrorback.store.spool import Spool
 
 MOST_HELPERS = 4
@@ -247,16 +248,34 @@ class _Run:
     def _look(self, source: Source, catalog: Catalog, spool: Spool) -> tuple[Counts, resolve.Cost]:
         """Survey and plan, with the guards that look at what was found."""
         with contextlib.closing(Unseen(self._repo, catalog, spool)) as unseen:
-            return self._look_with(unseen, source, catalog, spool)
+            if self._options.dry_run:
+                return self._look_with(unseen, source, catalog, spool, None)
+            folder = self._repo.open_inner(TRASH)
+            try:
+                return self._look_with(unseen, source, catalog, spool, Nameable(folder))
+            finally:
+                os.close(folder)
 
     def _look_with(
-        self, unseen: Unseen, source: Source, catalog: Catalog, spool: Spool
+        self,
+        unseen: Unseen,
+        source: Source,
+        catalog: Catalog,
+        spool: Spool,
+        names: Nameable | None,
     ) -> tuple[Counts, resolve.Cost]:
         self._events.phase(Phase.SURVEY)
         suspects = Suspects.of(self._repo, catalog)
         checksum = self._options.checksum
         survey = Survey(
-            source, catalog, spool, self._events, unseen, checksum=checksum, suspects=suspects
+            source,
+            catalog,
+            spool,
+            self._events,
+            unseen,
+            checksum=checksum,
+            suspects=suspects,
+            names=names,
         )
         counts = survey.run()
         freezing.require_whole(source, self._repo.path, meant=self._options.one_file_system)

@@ -7,6 +7,7 @@ would wait for each other.
 from __future__ import annotations
 
 import marshal
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from mirrorback.engine.source import Source
 from mirrorback.errors import Trouble
 from mirrorback.model import Kind
 from mirrorback.store import reading, tree
+from mirrorback.store.nameable import Nameable
 from mirrorback.store.process import Process, Tell, serve
 
 MOST_LEVELS = 4_000  # below the source; a tree that goes deeper may have no end
@@ -41,6 +43,16 @@ class Listing(NamedTuple):
     foreign: dict[str, int]  # device numbers of what lies on another file system
     failed: list[tuple[str, str]]  # what could not be examined, and why
     fingerprint: bytes | None
+
+    def nameable(self, names: Nameable) -> Listing:
+        """The same with what the drive has no name for among what failed."""
+        refused = [row[0] for row in self.rows if not names.holds(os.fsencode(row[0]))]
+        if not refused:
+            return self
+        shut = set(refused)
+        rows = [row for row in self.rows if row[0] not in shut]
+        failed = self.failed + [(name, "has a name that the drive cannot hold") for name in refused]
+        return self._replace(rows=rows, failed=failed)
 
 
 class Wanted(NamedTuple):

@@ -28,6 +28,7 @@ from mirrorback.store import learnt, live, reading, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
 from mirrorback.store.difference import Action, Difference, Gone
 from mirrorback.store.live import LiveRow
+from mirrorback.store.nameable import Nameable
 from mirrorback.store.spool import Spool
 
 DIRECTORY = stat.S_IFDIR
@@ -71,7 +72,9 @@ class Survey:
         *,
         checksum: bool,
         suspects: Suspects = NONE,
+        names: Nameable | None = None,
     ) -> None:
+        """`names` says what the drive can hold; without, nothing is written to it."""
         self._source = source
         self._unseen = unseen
         self._catalog = catalog
@@ -79,6 +82,7 @@ class Survey:
         self._events = events
         self._checksum = checksum
         self._suspects = suspects
+        self._names = names
         self._counts = Counts()
         many = catalog.most_directories() >= MANY
         self._walk = Walk(source, compare_all=checksum, many=many)
@@ -136,6 +140,8 @@ class Survey:
         except Trouble as trouble:
             self._unreadable(folder, trouble)
             return
+        if self._names is not None:
+            found = found.nameable(self._names)
         self._counts.dirs += 1
         looked = _Reading(folder, fd, found.began, trusted=not found.failed)
         self._compare(looked, found)
