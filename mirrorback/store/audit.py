@@ -88,9 +88,6 @@ _OF_THE_DRIVE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE
 def faults(catalog: Catalog) -> Iterator[str]:
     """What is wrong with an open catalog that can be read, each as a sentence without its
     end; nothing where all is well.  Raises the catalog's errors."""
-    if not _has_our_schema(catalog.db):
-        yield "the catalog is damaged: its tables are not those of its format"
-        return
     wrong = list(_wrong_rows(catalog.db))
     yield from wrong
     if not wrong:  # else what follows says the same once more
@@ -143,12 +140,6 @@ def is_damaged(catalog: Catalog, *, thoroughly: bool = False) -> bool:
         return not isinstance(error.__cause__, sqlite3.OperationalError)
     except (Damaged, *CONFUSED):
         return True
-
-
-def _has_our_schema(db: sqlite3.Connection) -> bool:
-    ours = {statement.strip() for statement in schema.CATALOG.split(";")} - {""}
-    found = {row[0] for row in db.execute("SELECT sql FROM main.sqlite_schema WHERE sql NOT NULL")}
-    return found == ours
 
 
 def _wrong_rows(db: sqlite3.Connection) -> Iterator[str]:
