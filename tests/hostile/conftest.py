@@ -21,12 +21,12 @@ def starter() -> Iterator[Starter]:
 
 
 @pytest.fixture(scope="session")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> LargeNights:
+def lived_nights(tmp_path_factory: pytest.TempPathFactory) -> LargeNights:
     """A repository that has lived; each test has a copy."""
     return lived(tmp_path_factory.mktemp("lived"))
 
 
 @pytest.fixture
-def attack(nights: LargeNights, starter: Starter, tmp_path: Path) -> Attack:
+def attack(lived_nights: LargeNights, starter: Starter, tmp_path: Path) -> Attack:
     """A copy of it."""
-    return Attack(nights, starter, tmp_path)
+    return Attack(lived_nights, starter, tmp_path)
