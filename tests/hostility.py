@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import shutil
 import socket
 import sqlite3
@@ -278,7 +279,7 @@ class Attack:
     def database(self) -> Iterator[sqlite3.Connection]:
         """The catalog, to be written to; then it has a right seal."""
         with contextlib.closing(sqlite3.connect(self.catalog, isolation_level=None)) as db:
-            db.create_function("row_check", -1, row_check)
+            db.create_function("row_check", -1, encoding.row_check)
             yield db
         self.seal()
 
@@ -340,15 +341,50 @@ class Attack:
         assert not wrong, "\n".join(wrong)
 
 
-def row_check(*columns: int | str | bytes | float | None) -> int:
-    """The check of a row that may hold anything."""
-    return encoding.row_check(*columns)  # type: ignore[arg-type]
-
-
 def checked(db: sqlite3.Connection) -> None:
     """Give every row a right check."""
     for table, columns in schema.CHECKED.items():
         db.execute(f"UPDATE {table} SET digest_of_row = {schema.check(columns)}")
+
+
+HOSTILE_NAMES: tuple[object, ...] = (
+    *(b"..", b".", b"", b"/etc/passwd", b"a/b", b"../../outside/secret", b"a\0b", b"d", b"a"),
+    *(b"n" * 256, b"n" * 10_000_000, b"\x1b]0;owned\x07\x1b[31m", b"\xff\xfe", "text", 7, 1.5),
+)
+HOSTILE_NUMBERS: tuple[object, ...] = (
+    *(0, 1, 2, 3, 4, 5, 7, 9, -1, -2, 255, 0o4777, 0o170000, 0o104755, 1 << 31, (1 << 32) - 1),
+    *(1 << 32, 1 << 40, 1 << 62, (1 << 62) - 1, (1 << 63) - 1, -(1 << 63), 1e300, float("inf")),
+    *("12", "\x1b[31m", b"", b"\xff" * 16, b"\x7f" + b"\xff" * 15, b"\1" * 32, b"\1" * 4000),
+)
+HOSTILE_TEXTS: tuple[object, ...] = (
+    *(None, "", "x" * 1_000_000, "\x1b]0;owned\x07", "2026-11-02-020000", "2026-11-02-020000-2"),
+    *("../outside", "/etc", "9999-99-99-999999", "a\nb", "\ud7ff\u202e", 5, -1, 1.5, b"\xff"),
+)
+_NAMES = ("name", "from_name", "target", "fingerprint", "digest", "value", "attributes")
+_TEXTS = ("user", "grp", "pinned", "problem", "key")
+
+
+def mutate(db: sqlite3.Connection, chance: random.Random) -> str:
+    """Change one value of a catalog to one that an attacker may like; what was changed."""
+    table = chance.choice([*schema.CHECKED, "attributes"])
+    column = chance.choice(list(schema.CHECKED.get(table, ("digest", "value"))))
+    pool = HOSTILE_NUMBERS
+    if column in _TEXTS or (table, column) == ("snapshot", "name"):
+        pool = HOSTILE_TEXTS
+    elif column in _NAMES:
+        pool = HOSTILE_NAMES
+    numbers = [row[0] for row in db.execute("SELECT id FROM entry UNION SELECT id FROM object")]
+    value = chance.choice([*pool, None, chance.choice(numbers)])
+    key = "digest" if table == "attributes" else schema.CHECKED[table][0]
+    keys = [row[0] for row in db.execute(f"SELECT {key} FROM {table} ORDER BY 1")]
+    if not keys:
+        return f"{table} is empty"
+    row = chance.choice(keys)
+    try:
+        db.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (value, row))
+    except sqlite3.IntegrityError as error:
+        return str(error)
+    return f"{table} {row!r}: {column} = {str(value)[:80]!r}"
 
 
 def plant(path: Path, kind: str, outside: Path) -> None:
