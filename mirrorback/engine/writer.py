@@ -14,7 +14,7 @@ from mirrorback.engine.open_version import open_version
 from mirrorback.engine.target import Target
 from mirrorback.errors import Damaged, Trouble
 from mirrorback.model import Kind, Metadata, Snapshot
-from mirrorback.store import content, node, system, tree, xattrs
+from mirrorback.store import content, node, past, system, tree, xattrs
 from mirrorback.store.past import PastRow
 from mirrorback.store.schema import DELTA
 from mirrorback.store.workers import Abandoned
@@ -112,10 +112,18 @@ class Writer:
                         os.ftruncate(fd, st.st_size)
                 return
             except Damaged:
-                os.ftruncate(fd, 0)  # it may have changed under our hands
+                if not self._is_changing(row):
+                    raise
+                os.ftruncate(fd, 0)
         with contextlib.closing(open_version(self._history, row, self._snapshot)) as version:
             read_through(path, row, version, write_sparsely)
             os.ftruncate(fd, version.size)
+
+    def _is_changing(self, row: PastRow) -> bool:
+        """Whether a backup may have changed the file that holds a version, or is about to."""
+        with self._history.catalog.lock:
+            held = past.holding(self._history.catalog, row.object)
+        return held is not None and (held.drive == DELTA or held.given or held.patched)
 
     def _passed(self, count: int) -> None:
         self._events.advance(0, count)
