@@ -5,7 +5,7 @@ PYTHON ?= .venv/bin/python
 # For how long others play in the source of `make hostile`.
 HOSTILE_S ?= 300
 
-.PHONY: test check crash history hostile bench soak picture completions format clean
+.PHONY: test check crash history hostile fuzz bench soak picture completions format clean
 
 test:            ## all tests, as in README.md
 	$(PYTHON) -m pytest -n 2
@@ -23,6 +23,9 @@ history:         ## many more sequences of changes
 
 hostile:         ## minutes of backups of a source in which others play
 	MIRRORBACK_HOSTILE_S=$(HOSTILE_S) $(PYTHON) -m pytest tests/engine/test_hostile_source.py
+
+fuzz:            ## many more hostile drives, as root
+	MIRRORBACK_EXAMPLES=1000 $(PYTHON) -m pytest tests/hostile tests/store/test_delta_malice.py
 
 bench:           ## ratios against the peers; takes long
 	$(PYTHON) benchmarks/run.py

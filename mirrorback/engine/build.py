@@ -31,7 +31,7 @@ from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog
 from mirrorback.store.copier import Filled, Roots, Work
 from mirrorback.store.difference import Action, Difference
 from mirrorback.store.helper import Helpers
-from mirrorback.store.repository import CURRENT, INCOMING, REDO, SIGNATURES, TRASH, Repository
+from mirrorback.store.repository import CURRENT, INCOMING, REDO, SIGNATURES, Repository
 from mirrorback.store.spool import Spool
 from mirrorback.store.together import SLOTS
 from mirrorback.store.workers import work_through
@@ -172,8 +172,7 @@ class Build:
         found = []
         for name in self._repo.salvage():
             with contextlib.suppress(OSError):
-                path = os.path.join(TRASH, name)
-                found.append(os.open(path, tree.DIRECTORY_FLAGS, dir_fd=self._repo.inner))
+                found.append(self._repo.open_salvaged(name))
         return tuple(found)
 
     # --- directories -----------------------------------------------------------------

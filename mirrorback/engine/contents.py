@@ -66,7 +66,7 @@ def checked(
 ) -> None:
     """Hand a version's content to `write` (offset, data), holes left out.  Raises
     Damaged at the end where the digest is wrong."""
-    hashing = content.hasher(bool(row.digest and row.digest.sparse))
+    hashing = content.hasher(row.digest is None or row.digest.sparse)
     for offset, data in content.pieces(fd, st):
         hashing.feed(offset, data)
         write(offset, data)
@@ -80,7 +80,9 @@ def read_through(
     write: Callable[[int, bytes], object],
 ) -> None:
     """Hand all of an open version's content to `write` (offset, data).  Raises Damaged at
-    the end where the digest is wrong."""
+    the end where the digest is wrong, and at once where no end would come."""
+    if version.size > content.MOST_ZEROS:
+        raise Damaged(f"{settings.escape(path)} is longer than can be read from end to end")
     hashing = content.hasher(bool(row.digest and row.digest.sparse))
     for at, data in _pieces(version):
         hashing.feed(at, data)

@@ -27,7 +27,8 @@ class Decider:
 
     def step(self, target: Target, row: PastRow, st: os.stat_result | None) -> Step:
         """What to do for an entry that is no directory; `st` is what stands there."""
-        return self._decide(row, st, same_links=st is None or self._has_own_links(target, row, st))
+        kept = st is None or (not _is_open(row, st) and self._has_own_links(target, row, st))
+        return self._decide(row, st, same_links=kept)
 
     def step_to_link(self, row: PastRow, st: os.stat_result | None) -> Step:
         """The same for a name that is to become a link, and is not the right one yet."""
@@ -63,3 +64,12 @@ class Decider:
             same_links=same_links,
             newer=newer,
         )
+
+
+def _is_open(row: PastRow, st: os.stat_result) -> bool:
+    """Whether, for root, someone else may have what stands there open for writing, and write to
+    it when it is root's, or runs as root: it must be another inode."""
+    if os.geteuid() != 0:
+        return False
+    foreign = st.st_uid not in (0, row.metadata.owner.uid)
+    return foreign or bool(st.st_mode & ~row.metadata.mode & 0o022)

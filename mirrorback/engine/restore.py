@@ -19,10 +19,10 @@ from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.keeping import Keeping
 from mirrorback.engine.restored import Report, RestoreOptions, RestoreResult
-from mirrorback.engine.target import Target, identity, places_to_keep
+from mirrorback.engine.target import Target, identity, open_top, places_to_keep
 from mirrorback.engine.trusting import trust
 from mirrorback.engine.writer import Writer
-from mirrorback.errors import Damaged, DriveError, Refused, Trouble, UsageError
+from mirrorback.errors import Damaged, Trouble, UsageError
 from mirrorback.model import Kind, Metadata, Snapshot
 from mirrorback.plan.restoring import Overwrite, Step
 from mirrorback.store import node, past, settings, system, tree
@@ -139,21 +139,9 @@ class _Run:
         metadata is to be set: not that of a folder which holds other things already."""
         options = self._options
         top = self._history.source if options.to is None else os.fsencode(options.to)
-        real = os.path.realpath(top) + b"/"
-        if real.startswith(self._history.repo.path.rstrip(b"/") + b"/"):
-            raise Refused("the target lies inside the repository: give a folder elsewhere")
-        empty = True
-        if os.path.isdir(top):
-            empty = not os.listdir(top)
-        elif options.dry_run:
-            return None, True
-        else:
-            try:
-                os.makedirs(top, 0o700 if whole else 0o777)  # the tree's own mode is still to come
-            except OSError as error:
-                shown = settings.escape(os.path.abspath(top))
-                raise DriveError(f"{shown} cannot be made: {error.strerror}") from error
-        return tree.open_root(top), empty or options.in_place
+        mode = 0o700 if whole else 0o777  # the tree's own mode is still to come
+        opened, empty = open_top(top, self._history.repo.path, None if options.dry_run else mode)
+        return opened, empty or options.in_place
 
     def _run(
         self, rows: list[tuple[bytes, PastRow]], origin: int, top: int | None, made: bool
@@ -338,7 +326,7 @@ class _Run:
         st = None if into is None else bench.target.look(into, row.name)
         step = self._decider.step(bench.target, row, st)
         if step is Step.COMPARE and into is not None and st is not None:
-            same = self._writer.has_content(into, row, bench.origin, path)
+            same = self._writer.has_content(into, row, st, bench.origin, path)
             step = Step.ADJUST if same else Step.REPLACE
         if step is Step.SKIP:
             self._report.count("skipped")
@@ -347,8 +335,8 @@ class _Run:
                     self._first.pop(row.object, None)
         elif step is Step.ADJUST:
             self._report.count("unchanged")
-            if not self._options.dry_run and into is not None:
-                self._writer.adjust(into, row)
+            if not self._options.dry_run and into is not None and st is not None:
+                self._writer.adjust(into, row, st)
         else:
             self._report.act(step.value, path)
             if not self._options.dry_run and into is not None:

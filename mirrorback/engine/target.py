@@ -11,10 +11,10 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 
 from mirrorback.engine.keeping import Keeping
-from mirrorback.errors import Trouble
+from mirrorback.errors import DriveError, Refused, Trouble
 from mirrorback.model import Kind
 from mirrorback.plan import restoring
-from mirrorback.store import hold, mounts, remove, system, tree
+from mirrorback.store import hold, mounts, remove, settings, system, tree
 
 TEMPORARY = b".mirrorback-%s.tmp"  # while its folder is held
 UNHELD = b".mirrorback-%s.new"  # where it cannot be, for another restore to keep its hands off
@@ -48,6 +48,24 @@ def _identities(paths: Iterable[bytes]) -> frozenset[Identity]:
         with contextlib.suppress(OSError):
             found.add(identity(os.stat(path)))
     return frozenset(found)
+
+
+def open_top(top: bytes, repository: bytes, make: int | None) -> tuple[int | None, bool]:
+    """A descriptor of the directory to restore into, which is made with the mode `make` where
+    there is none: None where that is not to be; and whether it is empty.  Raises Refused,
+    DriveError."""
+    if (os.path.realpath(top) + b"/").startswith(repository.rstrip(b"/") + b"/"):
+        raise Refused("the target lies inside the repository: give a folder elsewhere")
+    try:
+        fd = tree.open_own(top, make)
+        return fd, not os.listdir(fd)
+    except FileNotFoundError:
+        if make is not None:
+            raise
+        return None, True
+    except OSError as error:
+        shown = settings.escape(os.path.abspath(top))
+        raise DriveError(f"{shown} cannot be made: {error.strerror}") from error
 
 
 class Target:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 
 from mirrorback.engine.contents import checked, opened_at, read_through
 from mirrorback.engine.events import Events
@@ -13,7 +14,7 @@ from mirrorback.engine.open_version import open_version
 from mirrorback.engine.target import Target
 from mirrorback.errors import Damaged, Trouble
 from mirrorback.model import Kind, Metadata, Snapshot
-from mirrorback.store import content, node, system, tree, xattrs
+from mirrorback.store import content, node, past, system, tree, xattrs
 from mirrorback.store.past import PastRow
 from mirrorback.store.schema import DELTA
 from mirrorback.store.workers import Abandoned
@@ -34,39 +35,36 @@ class Writer:
         self.bytes_written = 0
         self.stopped = False  # nobody wants the rest any more
 
-    def has_content(self, into: int, row: PastRow, origin: tree.Cursor, path: bytes) -> bool:
-        """Whether what stands at the entry's name has the content it should have; `origin` walks
-        the snapshot's folder.  Raises Damaged, OSError."""
+    def has_content(
+        self, into: int, row: PastRow, st: os.stat_result, origin: tree.Cursor, path: bytes
+    ) -> bool:
+        """Whether what stands at the entry's name, which is what `st` tells of, has the content
+        it should have; `origin` walks the snapshot's folder.  Raises Damaged, Trouble, OSError."""
         kind = row.metadata.kind
         if kind is Kind.SYMLINK:
             return os.readlink(row.name, dir_fd=into) == row.metadata.target
         if kind is not Kind.FILE:
             return True
-        fd = system.open_quietly(row.name, os.O_RDONLY, into)
-        try:
+        with _opened(into, row.name, st) as fd:
             wanted = row.digest
             if wanted is None:  # nobody has read it since the catalog was made anew
-                with opened_at(origin, path, row, self._snapshot) as (old, st):
-                    wanted = content.digest_of(old, st, content.wants_sparse(st))
+                with opened_at(origin, path, row, self._snapshot) as (old, found):
+                    wanted = content.digest_of(old, found, content.wants_sparse(found))
             return content.digest_of(fd, os.fstat(fd), wanted.sparse) == wanted
-        finally:
-            os.close(fd)
 
-    def adjust(self, into: int, row: PastRow) -> None:
-        """Set the metadata of an entry whose content is right."""
+    def adjust(self, into: int, row: PastRow, st: os.stat_result) -> None:
+        """Set the metadata of an entry whose content is right: of what `st` tells of, and of
+        nothing that was put in its place since.  Raises Trouble, OSError."""
         if row.metadata.kind is not Kind.FILE:
-            missed = self._dresser.dress_named(into, row.name, row.metadata)
+            missed = self._dresser.dress_named(into, row.name, row.metadata, st)
         else:
-            fd = system.open_quietly(row.name, os.O_RDONLY, into)
-            try:
+            with _opened(into, row.name, st) as fd:
                 if node.read_open(fd, os.fstat(fd), into, row.name).same_as(row.metadata):
                     return
                 if system.inode_flags(fd):
                     system.set_inode_flags(fd, 0)
                 missed = self._dresser.dress_open(fd, row.metadata, fresh=False)
                 missed += self.set_flags(fd, row.metadata)
-            finally:
-                os.close(fd)
         if missed:
             self.not_kept.add(missed)
 
@@ -114,10 +112,18 @@ class Writer:
                         os.ftruncate(fd, st.st_size)
                 return
             except Damaged:
-                os.ftruncate(fd, 0)  # it may have changed under our hands
+                if not self._is_changing(row):
+                    raise
+                os.ftruncate(fd, 0)
         with contextlib.closing(open_version(self._history, row, self._snapshot)) as version:
             read_through(path, row, version, write_sparsely)
             os.ftruncate(fd, version.size)
+
+    def _is_changing(self, row: PastRow) -> bool:
+        """Whether a backup may have changed the file that holds a version, or is about to."""
+        with self._history.catalog.lock:
+            held = past.holding(self._history.catalog, row.object)
+        return held is not None and (held.drive == DELTA or held.given or held.patched)
 
     def _passed(self, count: int) -> None:
         self._events.advance(0, count)
@@ -151,3 +157,15 @@ class Writer:
         except OSError:
             return ["inode flags"]
         return []
+
+
+@contextlib.contextmanager
+def _opened(folder: int, name: bytes, st: os.stat_result) -> Iterator[int]:
+    """A descriptor of a known file.  Raises Trouble where another has its name by now, OSError."""
+    fd = system.open_quietly(name, os.O_RDONLY, folder)
+    try:
+        if not os.path.samestat(os.fstat(fd), st):
+            raise Trouble(node.EXCHANGED)
+        yield fd
+    finally:
+        os.close(fd)

@@ -9,9 +9,17 @@ import sqlite3
 from collections.abc import Iterator
 
 from mirrorback.errors import Damaged, DriveError, Locked, MirrorbackError, NotInHistory, UsageError
+from mirrorback.model import SIZE_LIMIT
 from mirrorback.store import encoding, schema, soundness
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog, Outdated, damaged, translated
 from mirrorback.store.sealing import Seal
+
+_MOST_OWNERS = (1 << 32) - 2
+
+
+def _no_numbers(*columns: str) -> str:
+    return " OR ".join(f"typeof({column}) != 'integer'" for column in columns)
+
 
 # What is counted, and words that follow the number.
 _NEWEST = "(SELECT coalesce(max(id), 0) FROM snapshot)"
@@ -49,6 +57,16 @@ _CONTRADICTIONS = (
         f"FROM (SELECT 1) WHERE NOT EXISTS (SELECT 1 FROM directory WHERE id = {ROOT_DIR})",
     ),
     (
+        "directories have a name that cannot be",
+        f"FROM directory WHERE typeof(name) != 'blob' OR (id = {ROOT_DIR}) != (name = x'')"
+        " OR name IN (x'2e', x'2e2e') OR instr(name, x'2f') OR instr(name, x'00')",
+    ),
+    (
+        "folders have no number",
+        f"FROM entry e WHERE kind = 2 AND last IS NULL AND dir != {ABOVE_ROOT} AND NOT EXISTS"
+        " (SELECT 1 FROM directory d WHERE d.parent = e.dir AND d.name = e.name)",
+    ),
+    (
         "objects have an owner that is not there",
         "FROM object WHERE owner NOT IN (SELECT id FROM owner)",
     ),
@@ -65,7 +83,7 @@ _CONTRADICTIONS = (
         # (What one is over may have been lost, with a folder: its own content is missed then.)
         "reverse deltas belong to nothing",
         "FROM delta d LEFT JOIN object o ON o.id = d.object"
-        f" WHERE coalesce(o.drive, -1) != {schema.DELTA}",
+        f" WHERE coalesce(o.drive, -1) != {schema.DELTA} OR {_no_numbers('base', 'stored')}",
     ),
     (
         "unfinished changes belong to nothing",
@@ -75,6 +93,35 @@ _CONTRADICTIONS = (
     (
         "snapshots are in no state that is known",
         "FROM snapshot WHERE state NOT IN (0, 1, 2)",
+    ),
+    (
+        "snapshots have a time that cannot be",
+        f"FROM snapshot WHERE {_no_numbers('time', 'offset', 'root', 'files', 'bytes')}"
+        " OR abs(offset) > 86400 OR typeof(pinned) NOT IN ('text', 'null')",
+    ),
+    (
+        "owners have a number that cannot be",
+        f"FROM owner WHERE {_no_numbers('uid', 'gid')} OR uid NOT BETWEEN 0 AND {_MOST_OWNERS}"
+        f" OR gid NOT BETWEEN 0 AND {_MOST_OWNERS}"
+        " OR typeof(user) NOT IN ('text', 'null') OR typeof(grp) NOT IN ('text', 'null')",
+    ),
+    (
+        "objects have a value that cannot be",
+        f"FROM object WHERE {_no_numbers('kind', 'mode', 'size', 'rdev', 'flags', 'sparse')}"
+        f" OR {_no_numbers('drive', 'ino', 'nlink')} OR kind NOT BETWEEN 1 AND 7"
+        f" OR mode NOT BETWEEN 0 AND 4095 OR size NOT BETWEEN 0 AND {SIZE_LIMIT} OR rdev < 0"
+        " OR drive NOT BETWEEN 0 AND 3 OR (digest NOTNULL AND"
+        "  (typeof(digest) != 'blob' OR length(digest) != 32))"
+        " OR (kind = 3) != coalesce(typeof(target) = 'blob' AND length(target) AND NOT"
+        "  instr(target, x'00'), 0)"
+        " OR NOT (typeof(mtime) = 'integer' OR (typeof(mtime) = 'blob' AND length(mtime) = 16))",
+    ),
+    (
+        "entries have a number that is none",
+        f"FROM entry WHERE {_no_numbers('dir', 'kind', 'first', 'object', 'lineage', 'stale')}"
+        " OR typeof(last) NOT IN ('integer', 'null')"
+        " OR typeof(from_dir) NOT IN ('integer', 'null')"
+        " OR typeof(from_name) NOT IN ('blob', 'null')",
     ),
 )
 
@@ -88,9 +135,6 @@ _OF_THE_DRIVE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE
 def faults(catalog: Catalog) -> Iterator[str]:
     """What is wrong with an open catalog that can be read, each as a sentence without its
     end; nothing where all is well.  Raises the catalog's errors."""
-    if not _has_our_schema(catalog.db):
-        yield "the catalog is damaged: its tables are not those of its format"
-        return
     wrong = list(_wrong_rows(catalog.db))
     yield from wrong
     if not wrong:  # else what follows says the same once more
@@ -143,12 +187,6 @@ def is_damaged(catalog: Catalog, *, thoroughly: bool = False) -> bool:
         return not isinstance(error.__cause__, sqlite3.OperationalError)
     except (Damaged, *CONFUSED):
         return True
-
-
-def _has_our_schema(db: sqlite3.Connection) -> bool:
-    ours = {statement.strip() for statement in schema.CATALOG.split(";")} - {""}
-    found = {row[0] for row in db.execute("SELECT sql FROM main.sqlite_schema WHERE sql NOT NULL")}
-    return found == ours
 
 
 def _wrong_rows(db: sqlite3.Connection) -> Iterator[str]:

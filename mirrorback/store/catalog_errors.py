@@ -43,6 +43,8 @@ def translated() -> Iterator[None]:
     """Turn what SQLite raises into errors of ours, each one sentence."""
     try:
         yield
+    except MemoryError as error:  # it would take more than is ever needed
+        raise damaged() from error
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
         if name == "SQLITE_FULL":
@@ -53,7 +55,7 @@ def translated() -> Iterator[None]:
             raise Unfinished(f"the catalog cannot be used: {error}") from error
         if name.startswith("SQLITE_CANTOPEN"):
             raise Unopened(f"the catalog cannot be used: {error}") from error
-        if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
+        if name.startswith("SQLITE_CORRUPT") or name in ("SQLITE_NOTADB", "SQLITE_TOOBIG"):
             raise damaged() from error
         if name in ("SQLITE_ERROR", "") and any(words in str(error) for words in _OF_DAMAGE):
             raise damaged() from error

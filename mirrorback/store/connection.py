@@ -1,24 +1,87 @@
-"""Connections to the catalog's file, all with the same settings."""
+"""Connections to the catalog's file, all with the same settings.
+
+SQLite believes the files it is given: it follows a symlink, waits for who writes to a pipe, alters
+a file that is to have a write-ahead log, and deletes what a journal names as the one above it
+(https://sqlite.org/fileformat2.html, 3; `pager_delsuper` of pager.c).  So they are looked at first.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
+import stat
 import urllib.parse
 
-from mirrorback.store import encoding
+from mirrorback.errors import Damaged
+from mirrorback.store import encoding, schema, system
+from mirrorback.store.catalog_errors import damaged
+from mirrorback.store.soundness import has_our_schema
 
 WAIT_S = 60.0  # for another process that holds the file
+LONGEST = 32 << 20  # bytes of a value that is read
+MOST = 96 << 20  # bytes of memory for SQLite: what stands in an index is read whole
+BESIDE = (b"-journal", b"-wal", b"-shm")  # SQLite opens these with the file
+_JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"  # also at the end, after such a name
+_HEADER = 100  # bytes
+_VERSIONS = slice(18, 20)  # in the header: 1 is a rollback journal, 2 a write-ahead log
+_APPLICATION = slice(68, 72)
+
+
+def require_files(path: bytes) -> None:
+    """Raises Damaged where what SQLite would open as a catalog is no file, or would have it
+    touch others; OSError."""
+    for beside in (b"", *BESIDE):
+        with contextlib.suppress(FileNotFoundError):
+            st = os.lstat(path + beside)
+            if not stat.S_ISREG(st.st_mode):
+                raise _moved_away(beside, "is no file")
+            if beside and st.st_nlink > 1:  # root would give it the catalog's owner
+                raise _moved_away(beside, "is a hard link")
+    journal = _part(path + BESIDE[0], -len(_JOURNAL_MAGIC))
+    if journal == _JOURNAL_MAGIC:
+        raise _moved_away(BESIDE[0], "names other files, which none of ours does")
+    head = _part(path, _HEADER)
+    # Where a commit was cut, the journal has the right header.
+    ours = head[_VERSIONS] == b"\1\1" and head[_APPLICATION] == _OURS
+    if head and not journal and not ours:
+        raise damaged()
+
+
+_OURS = schema.APPLICATION_ID.to_bytes(4, "big")
+
+
+def _moved_away(beside: bytes, why: str) -> Damaged:
+    return Damaged(
+        f"the catalog cannot be used: .mirrorback/catalog.db{beside.decode()} {why}; move it away,"
+        " and let `mirrorback rebuild` make a new one"
+    )
+
+
+def _part(path: bytes, count: int) -> bytes:
+    """So many bytes from the beginning of a file, or, where negative, from its end; nothing
+    where there are none, or no file."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, system.READ_SAFELY)
+        try:
+            at = 0 if count > 0 else max(0, os.fstat(fd).st_size + count)
+            return os.pread(fd, abs(count), at)
+        finally:
+            os.close(fd)
+    return b""
 
 
 def _version(db: sqlite3.Connection) -> int:
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == schema.FORMAT and not has_our_schema(db):
+        raise damaged()
     db.execute("SELECT id FROM snapshot LIMIT 1").fetchone()
     return version
 
 
 def connected(path: bytes, mode: str) -> tuple[sqlite3.Connection, int]:
     """An open connection, as `connect` gives it, and the format of what it is to.  Raises
-    what SQLite raises."""
+    Damaged, OSError, and what SQLite raises."""
     db = connect(path, mode)
     try:
         return db, _version(db)
@@ -37,8 +100,15 @@ def connect_to_damaged(path: bytes) -> sqlite3.Connection:
     # (https://sqlite.org/pragma.html#pragma_writable_schema).
     db.execute("PRAGMA writable_schema = ON")
     db.execute("PRAGMA trusted_schema = OFF")
+    _limit(db)
     _add_functions(db)
     return db
+
+
+def _limit(db: sqlite3.Connection) -> None:
+    """What is only read needs no more memory than this, whatever it says of itself."""
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+    db.execute(f"PRAGMA hard_heap_limit = {MOST}")
 
 
 def _add_functions(db: sqlite3.Connection) -> None:
@@ -46,7 +116,9 @@ def _add_functions(db: sqlite3.Connection) -> None:
 
 
 def connect(path: bytes, mode: str) -> sqlite3.Connection:
-    """A connection to the file at `path`; `mode` is `ro` or `rw`, as in SQLite's URIs."""
+    """A connection to the file at `path`; `mode` is `ro` or `rw`, as in SQLite's URIs.  Raises
+    Damaged, OSError, and what SQLite raises."""
+    require_files(path)
     uri = "file:" + urllib.parse.quote(path) + "?mode=" + mode
     db = sqlite3.connect(
         uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False
@@ -58,6 +130,8 @@ def connect(path: bytes, mode: str) -> sqlite3.Connection:
         db.execute("PRAGMA cache_size = -16000")
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA mmap_size = 0")
+        if mode == "ro":
+            _limit(db)
         _add_functions(db)
     except BaseException:
         db.close()

@@ -8,12 +8,15 @@ from typing import Protocol
 
 from blake3 import blake3
 
+from mirrorback.errors import Damaged
 from mirrorback.model import Digest
 from mirrorback.store import system
 
 CHUNK = 1 << 20
 BLOCK = 1 << 16  # unit of the sparse digest
 SPARSE_FROM = 1 << 30  # bytes of hole from which the sparse digest is used
+# Bytes of hole under a plain digest: it was read where there was none, in half a day or more.
+MOST_ZEROS = 1 << 46
 UNCACHE_FROM = 1 << 20  # files from this size on leave the page cache as they found it
 PAGE = 4096  # what a hole is made of
 _ZEROS = bytes(CHUNK)
@@ -31,7 +34,7 @@ class Hasher(Protocol):
 
 
 class PlainHasher:
-    """BLAKE3 of the bytes, holes read as zeros."""
+    """BLAKE3 of the bytes, holes read as zeros.  Raises Damaged for a hole without end."""
 
     def __init__(self) -> None:
         self._hash = blake3()
@@ -51,6 +54,8 @@ class PlainHasher:
         return Digest(self._hash.digest())
 
     def _zeros(self, count: int) -> None:
+        if count > MOST_ZEROS:
+            raise Damaged(f"a hole of {count} bytes is in no file that was read from end to end")
         for _ in range(count // CHUNK):
             self._hash.update(_ZEROS)
         self._hash.update(_ZEROS[: count % CHUNK])

@@ -39,7 +39,10 @@ def write_new(folder: int, name: bytes, data: bytes) -> None:
 
 
 def _write_new(folder: int, name: bytes, data: bytes) -> int:
-    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    # What an earlier attempt has left goes: it may be a pipe, or have another name elsewhere.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name + b".new", dir_fd=folder)
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name + b".new", flags, 0o600, dir_fd=folder)
     try:
         content.write_all(fd, data, 0)

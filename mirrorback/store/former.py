@@ -99,9 +99,15 @@ def _salvaged(path: bytes) -> tuple[FormerRow, ...]:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return ()
         with contextlib.closing(connect_to_damaged(path)) as db:
-            return _rows(db)
+            return _rows(db) if _is_table(db) else ()
     except (OSError, sqlite3.Error, *CONFUSED):
         return ()
+
+
+def _is_table(db: sqlite3.Connection) -> bool:
+    """Whether there are snapshots in a table: what else has the name may have no end."""
+    found = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'snapshot'").fetchall()
+    return [row[0][:13].upper() for row in found] == ["CREATE TABLE "]
 
 
 def _rows(db: sqlite3.Connection) -> tuple[FormerRow, ...]:

@@ -291,7 +291,7 @@ def count_below(catalog: Catalog, directory: int) -> tuple[int, int, int]:
     with catalog.lock:
         row = catalog.db.execute(
             "WITH RECURSIVE below(id) AS (VALUES (?) UNION ALL"
-            " SELECT d.id FROM directory d JOIN below b ON d.parent = b.id)"
+            " SELECT d.id FROM directory d JOIN below b ON d.parent = b.id AND d.id > b.id)"
             " SELECT coalesce(sum(e.kind != 2), 0), coalesce(sum(e.kind = 2), 0),"
             f" {schema.added('CASE WHEN e.kind = 1 THEN o.size ELSE 0 END')}"
             " FROM below b JOIN entry e ON e.dir = b.id AND e.last IS NULL"

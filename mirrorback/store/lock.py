@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 
-from mirrorback.errors import Locked
-from mirrorback.store import content
+from mirrorback.errors import Damaged, Locked
+from mirrorback.store import content, system
+
+# What has the name may be a pipe.
+_TO_TAKE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Lock:
@@ -21,11 +25,12 @@ class Lock:
 
     @classmethod
     def take(cls, folder: int) -> Lock:
-        """Take the lock in an open `.mirrorback`.  Raises Locked, OSError."""
-        fd = os.open(
-            b"lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
-        )
+        """Take the lock in an open `.mirrorback`.  Raises Locked, Damaged, OSError."""
+        fd = os.open(b"lock", _TO_TAKE, 0o600, dir_fd=folder)
         try:
+            st = os.fstat(fd)
+            if not stat.S_ISREG(st.st_mode):
+                raise Damaged(".mirrorback/lock is no file: move it away")
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 200, 0).decode("ascii", "replace").strip()
@@ -35,12 +40,13 @@ class Lock:
                 + (f" ({holder})" if holder.isprintable() and holder else "")
                 + "; wait for it to end"
             ) from None
-        except OSError:
+        except BaseException:
             os.close(fd)
             raise
-        with contextlib.suppress(OSError):  # a full drive must still let us prune
-            os.ftruncate(fd, 0)
-            content.write_all(fd, b"process %d on %s\n" % (os.getpid(), _host()), 0)
+        if st.st_nlink == 1:  # else it may be a file that lies elsewhere, too
+            with contextlib.suppress(OSError):  # a full drive must still let us prune
+                os.ftruncate(fd, 0)
+                content.write_all(fd, b"process %d on %s\n" % (os.getpid(), _host()), 0)
         return cls(fd)
 
     def release(self) -> None:
@@ -51,7 +57,7 @@ class Lock:
 def held(folder: int) -> bool:
     """Whether some process holds the lock now."""
     try:
-        fd = os.open(b"lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        fd = os.open(b"lock", system.READ_SAFELY, dir_fd=folder)
     except FileNotFoundError:
         return False
     try:

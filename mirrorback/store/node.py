@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mirrorback.errors import Trouble
 from mirrorback.model import KIND_OF_FORMAT, Kind, Metadata
 from mirrorback.store import owners, system, xattrs
 
@@ -17,6 +18,9 @@ from mirrorback.store import owners, system, xattrs
 CANNOT = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES}
 )
+
+EXCHANGED = "something else has its name by now: left alone"
+_BITS = stat.S_ISUID | stat.S_ISGID
 
 
 def read_open(fd: int, st: os.stat_result, dir_fd: int, name: bytes) -> Metadata:
@@ -118,9 +122,9 @@ class Dresser:
             missed.append("permissions")
         if self._owner and not (fresh and (uid, gid) == (self._uid, self._gid)):
             missed += self._chown(fd, uid, gid)
-        if "ownership" in missed:
-            # A setuid bit for the wrong owner would be a gift to that owner.
-            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+        if "ownership" in missed or (not directory and mode & _BITS and self._spared(fd, uid, gid)):
+            # For another owner it would be a gift: to that one, or to who wrote the content.
+            mode &= ~_BITS
         try:
             os.fchmod(fd, mode)
         except OSError as error:
@@ -132,39 +136,43 @@ class Dresser:
             missed.append("times")
         return missed
 
-    def dress_named(self, dir_fd: int, name: bytes, metadata: Metadata) -> list[str]:
-        """A symlink, fifo, socket or device that this process has just made."""
-        missed = []
-        if self._owner:
-            missed += self._chown(name, metadata.owner.uid, metadata.owner.gid, dir_fd)
-        if metadata.kind is not Kind.SYMLINK:
-            try:
-                # O_PATH holds on to the very node, whatever the name becomes.
-                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    def dress_named(
+        self, dir_fd: int, name: bytes, metadata: Metadata, known: os.stat_result | None = None
+    ) -> list[str]:
+        """A symlink, fifo, socket or device: the one that is `known`, or else one that this
+        process has just made.  Raises OSError, and Trouble where its name is another's by now:
+        a hard link to what lies elsewhere, perhaps."""
+        with system.held_itself(dir_fd, name) as (place, st):
+            if Kind.of_mode(st.st_mode) is not metadata.kind or not (
+                st.st_nlink <= 1 if known is None else os.path.samestat(st, known)
+            ):
+                raise Trouble(EXCHANGED)
+            missed = []
+            if self._owner:
+                missed += self._chown(place, metadata.owner.uid, metadata.owner.gid)
+            if metadata.kind is not Kind.SYMLINK:
                 try:
-                    os.chmod(b"/proc/self/fd/%d" % fd, metadata.mode)
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                _unless_cannot(error)
-                missed.append("permissions")
-        if metadata.xattrs:
-            missed += _words(xattrs.write_at(dir_fd, name, metadata.xattrs))
-        if not set_times(name, metadata.mtime, dir_fd):
-            missed.append("times")
+                    os.chmod(place, metadata.mode)
+                except OSError as error:
+                    _unless_cannot(error)
+                    missed.append("permissions")
+            if metadata.xattrs:
+                missed += _words(xattrs.write_at(place, metadata.xattrs))
+            if not set_times(place, metadata.mtime):
+                missed.append("times")
         return missed
 
-    def _chown(
-        self, target: int | bytes, uid: int, gid: int, dir_fd: int | None = None
-    ) -> list[str]:
+    def _spared(self, fd: int, uid: int, gid: int) -> bool:
+        """Whether an inode keeps another owner than it should have, since that is left alone."""
+        st = os.fstat(fd)
+        return not self._owner and (st.st_uid, st.st_gid) != (uid, gid)
+
+    def _chown(self, target: int | bytes, uid: int, gid: int) -> list[str]:
         if self._uid != 0 and uid != self._uid:
             uid = -1
         missed = ["ownership"] if uid == -1 else []
         try:
-            if isinstance(target, int):
-                os.fchown(target, uid, gid)
-            else:
-                os.chown(target, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+            os.chown(target, uid, gid)
         except OSError as error:
             _unless_cannot(error)
             missed = ["ownership"]
@@ -172,10 +180,11 @@ class Dresser:
 
 
 def set_times(target: int | bytes, mtime: int, dir_fd: int | None = None) -> bool:
-    """Set mtime (and atime) of a descriptor or a name, in ns; False where it
-    cannot be held at all.  What the file system merely rounds counts as held."""
+    """Set mtime (and atime) of a descriptor, of a name in `dir_fd`, or without that of what is
+    held at a place (`system.held_itself`), in ns; False where it cannot be held at all.  What
+    the file system merely rounds counts as held."""
     try:
-        if isinstance(target, int):
+        if isinstance(target, int) or dir_fd is None:
             os.utime(target, ns=(mtime, mtime))
         else:
             os.utime(target, ns=(mtime, mtime), dir_fd=dir_fd, follow_symlinks=False)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mirrorback.model import Digest, Kind, Metadata
 from mirrorback.store import live, usage
-from mirrorback.store.catalog import ABOVE_ROOT, DELETING, ROOT_DIR, Catalog
+from mirrorback.store.catalog import ABOVE_ROOT, DELETING, ROOT_DIR, Catalog, damaged
 
 _COLUMNS = (
     "e.id, e.dir, e.name, e.first, e.last, e.object, e.lineage, e.from_dir, e.from_name, e.stale,"
@@ -200,13 +200,17 @@ def find_directory(catalog: Catalog, path: bytes) -> tuple[int, bytes] | None:
 
 
 def child(catalog: Catalog, directory: int, name: bytes) -> int | None:
-    """The id of a directory in a directory."""
+    """The id of a directory in a directory.  Raises Damaged."""
     if directory == ABOVE_ROOT:
         return ROOT_DIR
     row = catalog.db.execute(
         "SELECT id FROM directory WHERE parent = ? AND name = ?", (directory, name)
     ).fetchone()
-    return None if row is None else int(row[0])
+    if row is None:
+        return None
+    if not isinstance(row[0], int) or row[0] <= directory:  # parents are always older: no cycles
+        raise damaged()
+    return row[0]
 
 
 def names(

@@ -203,12 +203,7 @@ def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda coun
     # First: where there is no `incoming`, what lies in `redo` has been committed.
     supersede.clear_redo(repo, catalog)
     if repo.root_number(repo.inner, INCOMING) is not None:
-        os.rename(
-            INCOMING,
-            TRASH + b"/" + _next_salvage(repo),
-            src_dir_fd=repo.inner,
-            dst_dir_fd=repo.inner,
-        )
+        forget(repo)
         supersede.clear_signatures(repo, catalog)
     empty_trash(repo, salvage=False, progress=progress)
     probe.clean(repo.inner)
@@ -236,8 +231,11 @@ def waits_for_room(repo: Repository, catalog: Catalog) -> bool:
 
 def forget(repo: Repository) -> None:
     """Remove the snapshot that was being built.  Raises OSError."""
-    name = _next_salvage(repo)
-    os.rename(INCOMING, TRASH + b"/" + name, src_dir_fd=repo.inner, dst_dir_fd=repo.inner)
+    trash = repo.open_inner(TRASH)
+    try:
+        os.rename(INCOMING, _next_salvage(repo), src_dir_fd=repo.inner, dst_dir_fd=trash)
+    finally:
+        os.close(trash)
 
 
 def _next_salvage(repo: Repository) -> bytes:
@@ -354,7 +352,7 @@ def salvage_size(repo: Repository) -> int:
     """Bytes that what interrupted runs have copied takes on the drive."""
     total = 0
     for name in repo.salvage():
-        top = os.open(os.path.join(TRASH, name), tree.DIRECTORY_FLAGS, dir_fd=repo.inner)
+        top = repo.open_salvaged(name)
         cursor = tree.Cursor(top)
         try:
             for _path, fd in tree.walk(cursor):

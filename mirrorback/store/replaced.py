@@ -6,11 +6,11 @@ import contextlib
 import os
 
 from mirrorback.store import sealing, supersede
+from mirrorback.store.connection import BESIDE
 from mirrorback.store.repository import CATALOG, Repository
 
 NEW = CATALOG + b".new"
 NEW_SEAL = sealing.name_for(NEW)
-BESIDE = (b"-journal", b"-wal", b"-shm")  # SQLite takes them for those of whatever has the name
 
 
 def take_place(repo: Repository, stamp: str) -> bytes | None:

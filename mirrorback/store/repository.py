@@ -308,6 +308,14 @@ class Repository:
         ours = (n for n in found if n.startswith(SALVAGE) and n[len(SALVAGE) :].isdigit())
         return sorted(ours, reverse=True)
 
+    def open_salvaged(self, name: bytes) -> int:
+        """A descriptor of one of these folders, for the caller to close.  Raises OSError."""
+        trash = self.open_inner(TRASH)
+        try:
+            return os.open(name, tree.DIRECTORY_FLAGS, dir_fd=trash)
+        finally:
+            os.close(trash)
+
 
 def undo_name(number: int) -> bytes:
     """The name in `redo/` of what an object of history will be: its reverse delta."""

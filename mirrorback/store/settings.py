@@ -37,6 +37,7 @@ class Settings:
     format: int = FORMAT
 
 
+_DOTS = 64  # in a comment that a person has written, perhaps
 _DIGEST = re.compile(r"[0-9a-f]{60,}\s*\Z")
 
 
@@ -55,8 +56,10 @@ def unseal(content: bytes, what: str) -> dict[str, Any]:
             raise ValueError("its digest is not marked as one")
         if mark and blake3(head.encode()).hexdigest() + "\n" != tail:
             raise ValueError("its digest is wrong")
+        if any(line.partition("=")[0].count(".") > _DOTS for line in text.splitlines()):
+            raise ValueError("a key has too many parts")  # the time goes by their square
         return tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Damaged(f"{what} is damaged: {error}") from error
 
 

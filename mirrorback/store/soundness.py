@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
+from mirrorback.store import schema
+
 _OF_PAGES = "***"  # how what is wrong with trees of pages begins; that comes first
 
 
@@ -23,3 +25,11 @@ def structure_fault(db: sqlite3.Connection) -> Fault | None:
     if answer == "ok":
         return None
     return Fault(" ".join(answer.split()), not answer.startswith(_OF_PAGES))
+
+
+def has_our_schema(db: sqlite3.Connection) -> bool:
+    """Whether an open catalog has the tables and indexes of its format, and nothing else: what
+    has the name of a table may be a question without end.  Raises what SQLite raises."""
+    ours = {statement.strip() for statement in schema.CATALOG.split(";")} - {""}
+    found = {row[0] for row in db.execute("SELECT sql FROM main.sqlite_schema WHERE sql NOT NULL")}
+    return found == ours

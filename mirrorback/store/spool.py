@@ -205,7 +205,8 @@ class Spool:
             self._db.execute(
                 "INSERT INTO spool.gone"
                 " WITH RECURSIVE below(id) AS (VALUES (?) UNION ALL"
-                "  SELECT d.id FROM main.directory d JOIN below b ON d.parent = b.id)"
+                "  SELECT d.id FROM main.directory d JOIN below b"
+                "   ON d.parent = b.id AND d.id > b.id)"
                 " SELECT e.id, e.dir, e.name, e.kind, e.object, e.lineage, o.ino, o.size, o.mtime,"
                 "  0, NULL FROM below b JOIN main.entry e ON e.dir = b.id AND e.last IS NULL"
                 "  JOIN main.object o ON o.id = e.object",
@@ -214,7 +215,8 @@ class Spool:
             self._db.execute(
                 "INSERT OR REPLACE INTO spool.fingerprint"
                 " WITH RECURSIVE below(id) AS (VALUES (?) UNION ALL"
-                "  SELECT d.id FROM main.directory d JOIN below b ON d.parent = b.id)"
+                "  SELECT d.id FROM main.directory d JOIN below b"
+                "   ON d.parent = b.id AND d.id > b.id)"
                 " SELECT b.id, NULL FROM below b JOIN main.directory d ON d.id = b.id"
                 "  WHERE d.fingerprint IS NOT NULL",
                 (directory,),

@@ -353,3 +353,14 @@ def keep_freed_memory() -> None:
 def path_of(dir_fd: int, name: bytes) -> bytes:
     """A path for calls that take no descriptor (Linux)."""
     return b"/proc/self/fd/%d/%s" % (dir_fd, name)
+
+
+@contextlib.contextmanager
+def held_itself(dir_fd: int, name: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Hold on to what has a name, a symlink itself, whatever the name becomes: a path that leads
+    to it and no further, and its stat (O_PATH of open(2), Linux).  Raises OSError."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        yield b"/proc/self/fd/%d" % fd, os.fstat(fd)
+    finally:
+        os.close(fd)

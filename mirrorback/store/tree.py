@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from itertools import islice
 from typing import AnyStr
 
-from mirrorback.store import system
+from mirrorback.errors import Refused
+from mirrorback.store import settings, system
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MOST_ENTRIES = 10_000_000  # of one directory; a listing that goes on may have no end
+# To go through a directory it need not be readable.
+_PASSING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 40
 KEPT_OPEN = 96  # descriptors a cursor keeps of its chain, however deep it is
 
 # One scanned entry: name, ino, mode, size, mtime, ctime, uid, gid, nlink, rdev.
@@ -52,6 +57,55 @@ def make_private(path: AnyStr, mode: int = 0o700) -> None:
     except FileExistsError:  # made meanwhile, or something else stands there
         if not os.path.isdir(path):
             raise
+
+
+def open_own(path: bytes, make: int | None) -> int:
+    """The same for a path on which no symlink is followed that someone else may have planted:
+    for root none of another owner, else none that is not of its folder's owner (as Linux does it
+    with fs.protected_symlinks).  Directories that are missing are made, the last one with the
+    mode `make`, if that is wanted.  Raises OSError, Refused."""
+    todo = path.split(b"/")[::-1]
+    fd = os.open(b"/" if path.startswith(b"/") else b".", _PASSING)
+    followed = 0
+    try:
+        while todo:
+            name = todo.pop()
+            if not name:
+                continue
+            try:
+                step = os.open(name, _PASSING, dir_fd=fd)
+            except FileNotFoundError:
+                if make is None:
+                    raise
+                os.mkdir(name, 0o777 if any(todo) else make, dir_fd=fd)
+                todo.append(name)
+                continue
+            except NotADirectoryError:
+                target = _own_link(fd, name, path)
+                followed += 1
+                if followed > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+                todo += target.split(b"/")[::-1]
+                step = os.open(b"/" if target.startswith(b"/") else b".", _PASSING, dir_fd=fd)
+            os.close(fd)
+            fd = step
+        return os.open(b".", DIRECTORY_FLAGS, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def _own_link(fd: int, name: bytes, path: bytes) -> bytes:
+    """Where a symlink leads.  Raises Refused where it is someone else's, NotADirectoryError."""
+    st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    if not stat.S_ISLNK(st.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    user = os.geteuid()
+    if st.st_uid not in (0, user) and (user == 0 or st.st_uid != os.fstat(fd).st_uid):
+        raise Refused(
+            f"{settings.escape(name)} in {settings.escape(path)} is a symlink of another user's:"
+            " give the folder that it leads to"
+        )
+    return os.readlink(name, dir_fd=fd)
 
 
 class Cursor:

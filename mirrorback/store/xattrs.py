@@ -64,13 +64,13 @@ def write(fd: int, attributes: Attributes) -> list[bytes]:
     return refused
 
 
-def write_at(dir_fd: int, name: bytes, attributes: Attributes) -> list[bytes]:
-    """The same for an entry itself, never through a symlink.  Raises OSError."""
-    path = system.path_of(dir_fd, name)
+def write_at(place: bytes, attributes: Attributes) -> list[bytes]:
+    """Give what is held at a place (`system.held_itself`) these attributes; the names of those
+    that the drive refused.  Raises OSError."""
     refused = []
     for key, value in attributes:
         try:
-            os.setxattr(path, key, value, follow_symlinks=False)
+            os.setxattr(place, key, value)
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
