@@ -54,7 +54,7 @@ def read(folder: int, name: bytes, most: int = LIMIT) -> bytes:
     first bytes that are asked for.  Raises OSError."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return os.read(fd, most)
+        return content.read_up_to(fd, most, 0)
     finally:
         os.close(fd)
 
