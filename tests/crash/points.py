@@ -22,25 +22,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cutting import KILLED, READS, SHORT, Ended, Fault, in_child
+from cutting import KILLED, NAMES, READS, SHORT, Ended, Fault, in_child
 from scenario import AfterCut, Scenario
-from trees import describe, require_same
+from trees import require_same
 
 import mirrorback
 
 FAMILIES = ("nightly", "removing", "catalogs", "mending")
 FAILED = {1, 12}  # what a drive that fails may end with
+INCOMPLETE = 3
+DAMAGED = 4  # what cannot be read may be that
 
 
-def codes(fault: Fault, kind: type[Scenario]) -> set[int]:
+def codes(fault: Fault) -> set[int]:
     """The exit codes that a fault may lead to."""
     if fault.kills:
         return {0, KILLED}
     if fault.error == SHORT:
         return {0}
     if fault.where == "source":
-        return {0, 1, 3}
-    return {0} | FAILED | (kind.after_reading if fault.kinds & READS else set())
+        return {0, 1, INCOMPLETE}
+    return {0, *FAILED, *([DAMAGED] if fault.kinds & READS else [])}
 
 
 class Points:
@@ -74,13 +76,18 @@ class Points:
     def _point(self, fault: Fault, at: int) -> Ended:
         scenario = self._restored()
         scenario.begin()
+        if fault.kinds == NAMES:
+            scenario.allow_split()
         ended = in_child(scenario.run, at, fault, self._top)
         try:
-            assert ended.code in codes(fault, self._kind)
+            assert ended.code in codes(fault)
             scenario.require_said(ended)
+            scenario.incomplete = ended.code == INCOMPLETE
             if ended.code == 0 and scenario.is_a_night:
                 scenario.nights.now += timedelta(days=1)
-                require_same(describe(scenario.nights.source), describe(scenario.nights.current))
+                require_same(
+                    scenario.seen(scenario.nights.source), scenario.seen(scenario.nights.current)
+                )
             scenario.after()
         except BaseException:
             print(f"{self._kind.__name__}: {fault} at call {at}: {ended}", file=sys.stderr)
