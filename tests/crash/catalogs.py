@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from cutting import DAMAGED
 from nightly import Large, Night
 from scenario import AfterCut, Scenario
 from trees import require_same
@@ -11,7 +12,7 @@ from trees import require_same
 from mirrorback.engine.rebuild import RebuildOptions, rebuild
 from mirrorback.errors import Damaged
 
-DAMAGED = b"damaged"
+NO_CATALOG = b"damaged"
 
 
 class _Rebuilding(Scenario):
@@ -20,22 +21,25 @@ class _Rebuilding(Scenario):
     def lose(self) -> None:
         """Damage the catalog beyond reading."""
         inner = self.nights.repository / ".mirrorback"
-        (inner / "catalog.db").write_bytes(DAMAGED * 999)
+        (inner / "catalog.db").write_bytes(NO_CATALOG * 999)
         # It could bring back all that has been changed of it.
         (inner / "catalog.db-journal").unlink(missing_ok=True)
 
-    def rebuild(self) -> None:
-        """Make it anew."""
-        options = RebuildOptions()
-        rebuild(str(self.nights.repository), options, self.nights.now, self.nights.heard)
+    def rebuild(self, *, force: bool = False) -> int:
+        """Make it anew; the exit code."""
+        options = RebuildOptions(force=force)
+        nights = self.nights
+        made = rebuild(str(nights.repository), options, nights.now, nights.heard)
+        return DAMAGED if made.problems else 0
 
     def finish(self) -> None:
-        """Make it anew, where that has not been done; the old one is there still, and goes."""
-        if self.is_lost():
-            self.rebuild()
+        """Make it anew, where that has not been done, or not of everything; the old one is there
+        still, and goes."""
+        if self.is_lost() or self.code == DAMAGED:
+            assert self.rebuild(force=True) == 0
         inner = self.nights.repository / ".mirrorback"
         kept = list(inner.glob("catalog.db.before-rebuild-*"))
-        assert kept and all(path.read_bytes().startswith(DAMAGED) for path in kept)
+        assert any(path.read_bytes().startswith(NO_CATALOG) for path in kept)
         for path in kept:
             path.unlink()
 
@@ -59,8 +63,8 @@ class Rebuild(_Rebuilding):
     def begin(self) -> None:
         self.lose()
 
-    def run(self) -> None:
-        self.rebuild()
+    def run(self) -> int | None:
+        return self.rebuild()
 
     def after(self) -> None:
         for folder in (*self.nights.folders(), self.nights.current):
@@ -88,11 +92,8 @@ class RebuildRecovery(AfterCut, Rebuild):
         self.lose()
         super().begin()
 
-    def run(self) -> None:
-        if self.is_lost():
-            self.rebuild()
-        else:
-            self.backup()
+    def run(self) -> int | None:
+        return self.rebuild() if self.is_lost() else super(Rebuild, self).run()
 
 
 class LostNight(AfterCut, _Rebuilding, Large):
@@ -104,8 +105,8 @@ class LostNight(AfterCut, _Rebuilding, Large):
         super().begin()
         self.lose()
 
-    def run(self) -> None:
-        self.rebuild()
+    def run(self) -> int | None:
+        return self.rebuild()
 
     def after(self) -> None:
         wanted = self.seen(self.nights.source)

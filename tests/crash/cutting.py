@@ -19,6 +19,7 @@ from mirrorback.errors import MirrorbackError
 KILL, TORN, SHORT = 0, -1, -2
 CHANGES, READS, WRITTEN, MOVED, CLOSES, NAMES = 1, 2, 4, 8, 16, 32
 KILLED = 128 + 9
+INCOMPLETE, DAMAGED = 3, 4
 UNEXPECTED = 70  # an exception that is none of ours
 NEVER = 1 << 40  # no run has so many calls
 LIBRARY = ctypes.CDLL(None)
@@ -94,13 +95,13 @@ def in_child(act: Callable[[], object], at: int, fault: Fault, top: Path) -> End
             os._exit(code)
     os.close(writing)
     _pid, status = os.waitpid(child, 0)
-    with os.fdopen(reading) as pipe, os.fdopen(stderr, "rb") as file:
-        *cut, last = ["", *pipe.read().splitlines()]
+    with os.fdopen(reading, errors="backslashreplace") as pipe, os.fdopen(stderr, "rb") as file:
+        told = pipe.read().splitlines()
         file.seek(0)
         said = file.read().decode("utf-8", "replace")
     code = os.waitstatus_to_exitcode(status)
-    calls = int(last.split()[0]) if last.endswith(" calls") else 0
-    call = "".join(cut) if calls else last
+    calls = int(told.pop().split()[0]) if told and told[-1].endswith(" calls") else 0
+    call = told[0] if told else ""
     return Ended(128 - code if code < 0 else code, calls, call, said)
 
 

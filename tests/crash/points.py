@@ -22,16 +22,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cutting import KILLED, NAMES, READS, SHORT, Ended, Fault, in_child
+from cutting import DAMAGED, INCOMPLETE, KILLED, NAMES, READS, SHORT, Ended, Fault, in_child
 from scenario import AfterCut, Scenario
 from trees import require_same
 
 import mirrorback
 
-FAMILIES = ("nightly", "removing", "catalogs", "mending")
+FAMILIES = ("nightly", "removing", "catalogs", "mending", "commands")
 FAILED = {1, 12}  # what a drive that fails may end with
-INCOMPLETE = 3
-DAMAGED = 4  # what cannot be read may be that
 
 
 def codes(fault: Fault) -> set[int]:
@@ -68,8 +66,7 @@ class Points:
         tried, at = 0, first
         while True:
             tried += 1
-            ended = self._point(fault, at)
-            if ended.calls and ended.calls < at:
+            if not self._point(fault, at).call:
                 return tried
             at += step
 
@@ -82,7 +79,7 @@ class Points:
         try:
             assert ended.code in codes(fault)
             scenario.require_said(ended)
-            scenario.incomplete = ended.code == INCOMPLETE
+            scenario.code = ended.code
             if ended.code == 0 and scenario.is_a_night:
                 scenario.nights.now += timedelta(days=1)
                 require_same(

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from cutting import KILL, KILLED, NEVER, Ended, Fault, in_child
+from cutting import DAMAGED, INCOMPLETE, KILL, KILLED, NEVER, Ended, Fault, in_child
 from runs import Nights
 from trees import Tree, describe, differences, require_same, require_shown
 
@@ -27,8 +27,8 @@ class Scenario:
         self.top = top
         self.nights = Nights(top / "source", top / "drive")
         self.then: dict[str, Tree] = {}  # the source, by snapshot
-        self.incomplete = False  # of what was cut: the source could not be read
-        self.split = False  # the same: hard-link groups, by the drive's limit of links
+        self.code = 0  # with which what was cut has ended
+        self.split = False  # hard-link groups were, by the drive's limit of links
 
     def prepare(self) -> None:
         """Make the state, once."""
@@ -43,6 +43,11 @@ class Scenario:
         """A tree as it is to be."""
         return apart(describe(top)) if self.split else describe(top)
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether some of the source could not be read."""
+        return self.code == INCOMPLETE
+
     def allow_split(self) -> None:
         """From now on nobody looks who is hard-linked to whom."""
         self.split = True
@@ -54,12 +59,13 @@ class Scenario:
 
     def run(self) -> int | None:
         """The use case: its exit code, if it has one.  Raises what it raises."""
-        return 3 if self.backup().summary.errors else 0
+        return INCOMPLETE if self.backup().summary.errors else 0
 
     def require_said(self, ended: Ended) -> None:
         """What a person reads where it failed is one line."""
         lines = ended.said.splitlines()
-        assert len(lines) == (ended.code not in (0, 3, KILLED)), ended.said
+        told = ended.code in (INCOMPLETE, DAMAGED)  # as events
+        assert len(lines) == (ended.code not in (0, KILLED)) or (told and not lines), ended.said
 
     def night(self) -> None:
         """One whole backup, remembered."""
