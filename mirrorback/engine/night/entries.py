@@ -183,7 +183,7 @@ def _folder(file: str, path: bytes) -> Iterator[int]:
         kind: type[MirrorbackError] = UsageError
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             kind = NoSpace
-        elif error.errno in (errno.EIO, errno.ENOMEM):
+        elif error.errno in (errno.EIO, errno.EROFS, errno.ENOMEM):
             kind = DriveError
         raise kind(f"{file} cannot be written: {error.strerror or error}") from error
 
