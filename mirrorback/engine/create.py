@@ -11,7 +11,7 @@ from mirrorback.engine.source import require_source
 from mirrorback.errors import DriveError, Refused, UsageError
 from mirrorback.model import Finding
 from mirrorback.store import probe, settings
-from mirrorback.store.repository import Repository, drive_errors, new_id
+from mirrorback.store.repository import Repository, drive_errors, is_repository, new_id
 from mirrorback.store.settings import Settings
 
 DELTA_MIN_SIZE = 32 << 20
@@ -19,8 +19,10 @@ LARGE_FILES = "auto"
 
 
 def exists(path: bytes) -> bool:
-    """Whether there is a repository at `path`, sound or not."""
-    return os.path.lexists(os.path.join(path, b".mirrorback", b"repository.toml"))
+    """Whether there is a repository at `path`, sound or not.  Raises DriveError where the drive
+    does not say."""
+    with drive_errors():
+        return is_repository(path)
 
 
 def create(

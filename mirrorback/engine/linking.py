@@ -42,9 +42,9 @@ class Linker:
 
     def _member(self, difference: Difference) -> links.Member:
         candidate, own = difference.use if difference.same_metadata else None, False
-        arrived = difference.entry is None and difference.moved is None
-        if candidate is None and arrived and self._any_linked:
-            # A new name of an inode whose other names have not changed, or will say.
+        if candidate is None and difference.nlink > 1 and self._any_linked:
+            # A new name of an inode whose other names have not changed, or will say; or one that
+            # could not be read when they did.
             candidate = self._of_same_inode(difference)
             own = candidate is not None
         elif candidate is not None:
@@ -64,14 +64,13 @@ class Linker:
         )
 
     def _of_same_inode(self, difference: Difference) -> int | None:
-        """The object that names which have not changed show of the very inode that a new
-        name shows.  Inode numbers may be the same on two file systems."""
+        """The object that names which have not changed show of the very inode that this name
+        shows.  Inode numbers may be the same on two file systems."""
         for number in live.linked_object(self._catalog, difference.ino):
-            if self._equals(difference, number):
-                for directory, name in self._names.kept_places(number):
-                    found = self._inspector.identity(directory, name)
-                    if found == (difference.dev, difference.ino):
-                        return number
+            for directory, name in self._names.kept_places(number):
+                found = self._inspector.identity(directory, name)
+                if found == (difference.dev, difference.ino) and self._equals(difference, number):
+                    return number
         return None
 
     def _object_before(self, difference: Difference) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Snapshot
-from mirrorback.store import past, schema, settings, system, tree
+from mirrorback.store import content, past, schema, settings, system, tree
 from mirrorback.store.catalog import translated
 from mirrorback.store.past import PastRow
 
@@ -147,16 +147,13 @@ class Whole:
         if wanted <= 0:
             return b""
         try:
-            data = os.pread(self._fd, wanted, offset)
-            while len(data) < wanted:
-                more = os.pread(self._fd, wanted - len(data), offset + len(data))
-                if not more:
-                    raise Damaged(f"{settings.escape(self._path)} has become shorter on the drive")
-                data += more
+            data = content.read_up_to(self._fd, wanted, offset)
         except OSError as error:
             raise DriveError(
                 f"{settings.escape(self._path)} cannot be read: {error.strerror}"
             ) from error
+        if len(data) < wanted:
+            raise Damaged(f"{settings.escape(self._path)} has become shorter on the drive")
         return data
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mirrorback.engine.events import Events
 from mirrorback.errors import NotInHistory, Refused
 from mirrorback.model import Snapshot
+from mirrorback.plan import retention
 from mirrorback.store import in_use, past, placed, settings
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.placed import Place
@@ -44,8 +45,10 @@ def _is_folder(path: str, repo: Repository) -> bool:
 
 
 def require(repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot]) -> None:
-    """Raises Refused where one of these is the mirror, or is pinned, or someone has put
-    something else in the place of its folder."""
+    """Raises Refused where one of these is the mirror, or is pinned, or the last complete one
+    before an incomplete one that stays, or someone has put something else in the place of its
+    folder."""
+    needed = retention.needed_by(catalog.snapshots(), {snapshot.id for snapshot in chosen})
     for snapshot in chosen:
         if snapshot.current:
             raise Refused(
@@ -54,6 +57,17 @@ def require(repo: Repository, catalog: Catalog, chosen: Sequence[Snapshot]) -> N
         if snapshot.pinned is not None:
             raise Refused(
                 f"{snapshot.name} is pinned ({snapshot.pinned}): `mirrorback unpin` it first"
+            )
+        if snapshot.id in needed:
+            incomplete = needed[snapshot.id]
+            way = (
+                "make a complete backup, then delete both"
+                if incomplete.current
+                else f"delete {incomplete.name} with it"
+            )
+            raise Refused(
+                f"{snapshot.name} is the last complete snapshot before {incomplete.name}, in which"
+                f" something could not be read: {way}"
             )
     for snapshot in chosen:
         require_folder(repo, catalog, snapshot)

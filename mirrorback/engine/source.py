@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mirrorback.errors import Refused, SourceError
 from mirrorback.plan import compare
 from mirrorback.plan.selection import Selection, is_cache_tag
-from mirrorback.store import frozen, mounts, settings, subvolume, system, tree
+from mirrorback.store import content, frozen, mounts, settings, subvolume, system, tree
 from mirrorback.store.repository import Repository
 
 VIEW = "fuse.mirrorback"  # the type of a mounted view, as mountinfo has it
@@ -230,7 +230,8 @@ class Source:
         except OSError:
             return False
         try:
-            return stat.S_ISREG(os.fstat(tag).st_mode) and is_cache_tag(os.read(tag, 64))
+            is_file = stat.S_ISREG(os.fstat(tag).st_mode)
+            return is_file and is_cache_tag(content.read_up_to(tag, 64, 0))
         except OSError:
             return False
         finally:

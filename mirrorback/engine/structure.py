@@ -170,7 +170,7 @@ class Checker:
         if row.size > READ_WHOLE or row.sparse:
             wanted = Digest(row.digest, bool(row.sparse))
             return content.digest_of(fd, st, wanted.sparse, tell) == wanted
-        data = os.read(fd, row.size + 1)
+        data = content.read_up_to(fd, row.size + 1, 0)
         tell(len(data))
         whole = len(data) == row.size
         return whole and content.digest_bytes(data, row.size).value == row.digest

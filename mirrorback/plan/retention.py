@@ -175,6 +175,19 @@ def next_to_go(snapshots: Sequence[Snapshot]) -> Snapshot | None:
     )
 
 
+def needed_by(snapshots: Sequence[Snapshot], going: Collection[int]) -> dict[int, Snapshot]:
+    """Of those that are to go, by their ids: those that are the last complete before an incomplete
+    one that stays, each with that."""
+    last: Snapshot | None = None
+    needed: dict[int, Snapshot] = {}
+    for snapshot in snapshots:
+        if not snapshot.incomplete:
+            last = snapshot
+        elif last is not None and last.id in going and snapshot.id not in going:
+            needed.setdefault(last.id, snapshot)
+    return needed
+
+
 def may_go(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
     """All that may go where space is needed, in the order in which they would."""
     staying, going = list(snapshots), []

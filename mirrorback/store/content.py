@@ -227,6 +227,15 @@ def page_runs(offset: int, data: bytes) -> Iterator[tuple[int, int, bool]]:
         at = end
 
 
+def read_up_to(fd: int, length: int, offset: int) -> bytes:
+    """So many bytes of an open file, however many calls it takes: fewer only where it ends.
+    Raises OSError."""
+    data = os.pread(fd, length, offset)
+    while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
+        data += more
+    return data
+
+
 def write_sparsely(fd: int, data: bytes, offset: int) -> None:
     """Write into an open file that has nothing there yet; whole pages of zeros are left out,
     and are holes if the file has, or gets, the size for it.  Raises OSError."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mirrorback.errors import Damaged
 from mirrorback.store import delta_format as form
+from mirrorback.store.content import read_up_to
 
 Content = bytes | memoryview
 
@@ -140,12 +141,4 @@ def read(fd: int, length: int, place: int) -> bytes:
     data = read_up_to(fd, length, place)
     if len(data) < length:
         raise Damaged("the delta's file ends too early")
-    return data
-
-
-def read_up_to(fd: int, length: int, place: int) -> bytes:
-    """So many bytes of an open file, or as many as there are.  Raises OSError."""
-    data = os.pread(fd, length, place)
-    while len(data) < length and (more := os.pread(fd, length - len(data), place + len(data))):
-        data += more
     return data

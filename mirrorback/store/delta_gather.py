@@ -6,7 +6,6 @@ Whoever imports this imports numpy and zstandard: only where large files are at 
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from mirrorback.errors import Damaged
 from mirrorback.store import delta_format as form
+from mirrorback.store.content import read_up_to
 from mirrorback.store.delta_frames import Content
 from mirrorback.store.delta_reader import DeltaReader
 
@@ -111,12 +111,9 @@ class Gatherer:
         return read, np.arange(len(read)), np.zeros_like(offset)
 
     def _read(self, length: int, offset: int) -> bytes:
-        data = os.pread(self._base, length, offset)
-        while len(data) < length:
-            more = os.pread(self._base, length - len(data), offset + len(data))
-            if not more:
-                raise Damaged("the file that the deltas start from has become shorter")
-            data += more
+        data = read_up_to(self._base, length, offset)
+        if len(data) < length:
+            raise Damaged("the file that the deltas start from has become shorter")
         return data
 
 

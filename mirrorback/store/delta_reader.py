@@ -14,8 +14,8 @@ from mirrorback.errors import Damaged
 from mirrorback.model import SIZE_LIMIT, Digest, Segments
 from mirrorback.store import delta_commands
 from mirrorback.store import delta_format as form
-from mirrorback.store.content import CHUNK
-from mirrorback.store.delta_frames import Content, Frames, read, read_up_to
+from mirrorback.store.content import CHUNK, read_up_to
+from mirrorback.store.delta_frames import Content, Frames, read
 
 FEW_SEGMENTS = 1 << 12  # 96 KiB
 FRAMES_KEPT = 8  # decoded, of each reader: 256 KiB

@@ -13,13 +13,21 @@ LIMIT = 1 << 20  # a small file is never longer
 
 
 def replace(
-    folder: int, name: bytes, data: bytes, *, keep: bool = False, lasting: bool = True
+    folder: int,
+    name: bytes,
+    data: bytes,
+    *,
+    keep: bool = False,
+    mode: int = 0o600,
+    lasting: bool = True,
 ) -> None:
     """Put `data` at `name` in an open folder: temporary file, sync, rename, sync.
-    `keep`: with owner and mode of the file that is there.  Not `lasting`: without the
-    last sync, so that a power cut may undo it.  Raises OSError."""
+    It has this `mode`; `keep`: owner and mode of the file that is there.  Not `lasting`:
+    without the last sync, so that a power cut may undo it.  Raises OSError."""
     fd = _write_new(folder, name, data)
     try:
+        if mode != 0o600:
+            os.fchmod(fd, mode)
         if keep:
             with contextlib.suppress(FileNotFoundError):
                 st = os.stat(name, dir_fd=folder)
@@ -57,7 +65,7 @@ def read(folder: int, name: bytes, most: int = LIMIT) -> bytes:
     first bytes that are asked for.  Raises OSError."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return os.read(fd, most)
+        return content.read_up_to(fd, most, 0)
     finally:
         os.close(fd)
 

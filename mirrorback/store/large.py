@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from mirrorback.store import system
-from mirrorback.store.content import CacheGuard
+from mirrorback.store.content import CacheGuard, read_up_to
 
 _ZEROS = bytes(1 << 20)
 
@@ -32,13 +32,7 @@ class LargeFile:
         """`length` bytes from `offset` on; zeros beyond the end.  Holes are not read."""
         if length <= self.hole(offset):
             return _ZEROS[:length] if length <= len(_ZEROS) else bytes(length)
-        data = os.pread(self._fd, length, offset)
-        while len(data) < length:
-            more = os.pread(self._fd, length - len(data), offset + len(data))
-            if not more:
-                return data.ljust(length, b"\0")
-            data += more
-        return data
+        return read_up_to(self._fd, length, offset).ljust(length, b"\0")
 
     def look(self, offset: int, length: int) -> bytes | bytearray:
         """As `read`, but what comes back is only good until the next look: memory is not

@@ -147,7 +147,7 @@ def read_file(dir_fd: int, name: bytes) -> Small | None:
                 size = st.st_size
                 if size > content.CHUNK or st.st_blocks * 512 < size:
                     return None
-                data = os.pread(fd, size, 0) if size else b""
+                data = content.read_up_to(fd, size, 0) if size else b""
                 attributes = xattrs.read(fd)
                 flags, btime = system.inode_flags(fd), system.birth_time(fd, b"")
                 torn = _state(st) != _state(os.fstat(fd))

@@ -32,6 +32,8 @@ RESERVE_INODES = 8
 _TO_RESERVE = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 HARMLESS = frozenset({b"lost+found"})  # may stand in a folder that counts as empty
+# What says nothing of whether a thing is there.
+_SAY_NOTHING = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 DELTA_SUFFIX = b".rdiff.zst"  # of a reverse delta, behind the file's own name
 
@@ -96,6 +98,8 @@ class Repository:
         try:
             fd = tree.open_root(path)
         except OSError as error:
+            if error.errno in _SAY_NOTHING:
+                raise DriveError(f"{_shown(path)} cannot be opened: {error.strerror}") from error
             raise _none(path, error.strerror) from error
         try:
             try:
@@ -138,7 +142,7 @@ class Repository:
         except OSError as error:
             raise DriveError(f"{_shown(path)} cannot be made: {error.strerror}") from error
         try:
-            if _is_repository(fd):
+            if is_repository(b"", fd):
                 raise Refused(f"{_shown(path)} is a repository already: back up without --init")
             probe.clean(fd)
             found = {os.fsencode(name) for name in os.listdir(fd)}
@@ -391,10 +395,14 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-def _is_repository(fd: int) -> bool:
+def is_repository(path: bytes, folder: int | None = None) -> bool:
+    """Whether there is a repository at a path, sound or not; `folder` is where that begins.
+    Raises OSError where the drive does not say."""
     try:
-        os.stat(os.path.join(INNER, b"repository.toml"), dir_fd=fd, follow_symlinks=False)
-    except OSError:
+        os.stat(os.path.join(path, INNER, b"repository.toml"), dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _SAY_NOTHING:
+            raise
         return False
     return True
 

@@ -99,7 +99,7 @@ def _compare(old: Older, at: int, block: bytes, sink: Sink, sign: SignatureWrite
 
 def _read_old(old: Older, at: int, length: int) -> bytes:
     try:
-        data = os.pread(old.fd, length, at) if length else b""
+        data = content.read_up_to(old.fd, length, at) if length else b""
     except OSError as error:  # a bad sector, say: it is no base for anything
         raise Altered from error
     if len(data) != length:

@@ -21,7 +21,7 @@ import struct
 from blake3 import blake3
 
 from mirrorback.errors import Damaged
-from mirrorback.store import durable, settings, system, tree
+from mirrorback.store import content, durable, settings, system, tree
 
 NAME = b"catalog.blake3"
 SEALED = b"catalog.db"
@@ -106,7 +106,7 @@ class SealedFile:
         return head[_COUNTER] != head[_COUNTED]
 
     def _head(self) -> bytes:
-        return os.pread(self._fd, _HEADER, 0).ljust(_HEADER, b"\0")
+        return content.read_up_to(self._fd, _HEADER, 0).ljust(_HEADER, b"\0")
 
     def _counter(self) -> int:
         number: int = struct.unpack(">I", self._head()[_COUNTER])[0]

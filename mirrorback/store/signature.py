@@ -99,7 +99,7 @@ class Signature:
         if not 0 <= at < len(self._digests):
             self._first, at = number, 0
             count = min(_AT_ONCE, self._blocks - number) * WIDTH
-            self._digests = os.pread(self._fd, count, _HEADER.size + number * WIDTH)
+            self._digests = content.read_up_to(self._fd, count, _HEADER.size + number * WIDTH)
         return self._digests[at : at + WIDTH]
 
     def close(self) -> None:
@@ -120,10 +120,10 @@ def _is_for(fd: int, size: int, digest: Digest) -> bool:
     end = _HEADER.size + _blocks(size) * WIDTH
     if os.fstat(fd).st_size != end + _TRAILER:
         return False
-    head = os.pread(fd, _HEADER.size, 0)
+    head = content.read_up_to(fd, _HEADER.size, 0)
     if head != _HEADER.pack(_MAGIC, BLOCK, digest.sparse, size, digest.value):
         return False
-    return os.pread(fd, _TRAILER, end) == _sum(fd, end)
+    return content.read_up_to(fd, _TRAILER, end) == _sum(fd, end)
 
 
 def _sum(fd: int, end: int) -> bytes:

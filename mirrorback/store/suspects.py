@@ -187,9 +187,9 @@ def _plain(name: bytes) -> bytes:
 
 def _looks_like_ours(fd: int, size: int) -> bool:
     """Whether a file that is no whole delta was one."""
-    if os.pread(fd, 8, max(0, size - 8)) == b"mbrdelta":
+    if content.read_up_to(fd, 8, max(0, size - 8)) == b"mbrdelta":
         return True
-    data = os.pread(fd, delta_format.FRAME_MOST, 0)
+    data = content.read_up_to(fd, delta_format.FRAME_MOST, 0)
     length = delta_format.frame_length(data)
     if length is None:
         return False

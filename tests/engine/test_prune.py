@@ -92,6 +92,19 @@ def test_pins_and_the_last_complete_one_stay(nights: Nights) -> None:
     assert names_of(nights) == [names[0], names[2], names[4]]
 
 
+def test_delete_leaves_the_last_complete_one_before_an_incomplete_one(nights: Nights) -> None:
+    names = fill(nights, 5)
+    mark(nights, names[2], incomplete=True)
+    mark(nights, names[4], incomplete=True)
+    with pytest.raises(Refused, match=f"{names[1]} is the last complete .* {names[2]} with it"):
+        nights.delete(names[0], names[1])
+    with pytest.raises(Refused, match=f"{names[3]} is the last complete .* make a complete backup"):
+        nights.delete(names[3])
+    assert names_of(nights) == names
+    nights.delete(names[0], names[1], names[2])
+    assert names_of(nights) == names[3:]
+
+
 @pytest.mark.parametrize("policy", [{"none": True}, {"min_free": Room(bytes=900_000)}])
 def test_one_that_is_being_read_keeps_the_last_complete_one_before_it(
     nights: Nights, monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any]

@@ -76,6 +76,25 @@ def test_an_unreadable_folder_keeps_what_it_held(theirs: tuple[Path, Path]) -> N
 
 
 @as_another
+def test_hard_links_come_together_when_a_folder_can_be_read_again(
+    theirs: tuple[Path, Path],
+) -> None:
+    source, repository = theirs
+    os.link(source / "f", source / "d" / "linked")
+    time.sleep(0.03)
+    run("backup", "--init", source, repository, uid=NOBODY)
+    (source / "f").write_text("second")
+    os.chown(source / "d", 0, 0)
+    (source / "d").chmod(0o700)
+    time.sleep(0.03)
+    run("backup", source, repository, uid=NOBODY, code=3)
+    os.chown(source / "d", NOBODY, NOBODY)
+    time.sleep(0.03)
+    run("backup", source, repository, uid=NOBODY)
+    assert (repository / "current/d/linked").samefile(repository / "current/f")
+
+
+@as_another
 def test_a_new_file_that_cannot_be_read_is_named(theirs: tuple[Path, Path]) -> None:
     source, repository = theirs
     (source / "new").write_text("x")

@@ -125,3 +125,18 @@ def test_holes_are_left(tmp_path: Path) -> None:
         file.truncate(len(data))
     assert (tmp_path / "f").read_bytes() == data
     assert (tmp_path / "f").stat().st_blocks * 512 <= 3 * content.PAGE
+
+
+def test_a_read_that_gives_less_than_was_asked_for_is_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file system of a server may do."""
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, size - size // 2, at))
+    (tmp_path / "file").write_bytes(b"all of it")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        small = reading.read_file(folder, b"file")
+    finally:
+        os.close(folder)
+    assert small is not None and small.data == b"all of it"

@@ -22,8 +22,7 @@ def put(folder: str, name: str, text: str) -> None:
     """Write a file that the system may read, whole.  Raises OSError."""
     opened = os.open(folder, tree.DIRECTORY_FLAGS)
     try:
-        durable.replace(opened, name.encode(), text.encode())
-        os.chmod(name, 0o644, dir_fd=opened)
+        durable.replace(opened, name.encode(), text.encode(), mode=0o644)
     finally:
         os.close(opened)
 

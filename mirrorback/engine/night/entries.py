@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from mirrorback.engine.night.configuration import ConfigurationError, Configured, load, read
-from mirrorback.errors import NoRepository, UsageError
+from mirrorback.errors import DriveError, MirrorbackError, NoRepository, NoSpace, UsageError
 from mirrorback.plan import configuration as plan
 from mirrorback.store import durable, tree, turn
 from mirrorback.store.repository import Repository, drive_errors
@@ -53,9 +53,9 @@ def add_made(
     try:
         _require_free(file, name, now)
         _put(file, name, entry, now)
-    except UsageError as error:
+    except MirrorbackError as error:
         shown = ", ".join(f"{key} = {json.dumps(value)}" for key, value in entry.items())
-        raise UsageError(
+        raise type(error)(
             f"the repository is made, but {error}; write it yourself: [backup.{name}] {shown}"
         ) from error
 
@@ -119,8 +119,8 @@ def fill_in_id(file: str, backup: Configured, identity: str, now: datetime) -> N
         if not plan.ID.fullmatch(identity):
             raise UsageError("the repository has an odd id")
         _put(file, backup.name, {"repository-id": identity}, now)
-    except UsageError as error:
-        raise UsageError(
+    except MirrorbackError as error:
+        raise type(error)(
             f"{error}; write repository-id = {json.dumps(identity)} into [backup.{backup.name}]"
             " yourself, so that another drive is refused"
         ) from error
@@ -167,7 +167,8 @@ def _changed(text: str, name: str, values: Wishes) -> str:
 
 @contextlib.contextmanager
 def _folder(file: str, path: bytes) -> Iterator[int]:
-    """The folder of a configuration, made where there is none, and nobody else's meanwhile."""
+    """The folder of a configuration, made where there is none, and nobody else's meanwhile.  Raises
+    UsageError, and where the disk fails DriveError, NoSpace."""
     try:
         tree.make_private(path, 0o700 if os.geteuid() else 0o755)
         if os.path.exists(file) and not os.access(file, os.W_OK):
@@ -179,7 +180,12 @@ def _folder(file: str, path: bytes) -> Iterator[int]:
         finally:
             os.close(folder)
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
+        kind: type[MirrorbackError] = UsageError
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            kind = NoSpace
+        elif error.errno in (errno.EIO, errno.EROFS, errno.ENOMEM):
+            kind = DriveError
+        raise kind(f"{file} cannot be written: {error.strerror or error}") from error
 
 
 EDITORS = ("sensible-editor", "nano", "vi")

@@ -1,0 +1,142 @@
+"""What is damaged, and is mended; and what is restored."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from datetime import timedelta
+
+from nightly import Large
+from scenario import Scenario, fill, is_plain, overwrite
+from trees import require_same
+
+
+class Repair(Scenario):
+    """Mending some of every damage."""
+
+    DAMAGED = (b"flipped by the drive", b"an editor's own")
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+        for count in range(3):
+            (self.nights.source / "small").write_text(str(count))
+            time.sleep(0.03)
+            self.night()
+        old, older = self.nights.folders()
+        mirror = self.nights.current
+        overwrite(mirror / "d" / "deep" / "g", self.DAMAGED[0])
+        (older / "large").unlink()
+        (older / "large").write_bytes(self.DAMAGED[1])
+        (old / "s").unlink()
+        (old / "s").symlink_to("elsewhere")
+        (mirror / "d" / "f").chmod(0o777)
+        shutil.rmtree(older / "d" / "deep")
+        self.nights.mark()
+
+    def run(self) -> None:
+        self.nights.repair()
+
+    def after(self) -> None:
+        wanted = self.seen(self.nights.source)
+        self._require_kept()
+        self._require_sound_names()
+        self._next()
+        result = self.nights.repair()
+        assert result.left == 0, result
+        assert self.nights.marked() == []
+        (self.nights.source / "small").write_text("last")
+        self.nights.now += timedelta(hours=1)
+        self.backup()
+        wanted = self.seen(self.nights.source)
+        self._require_all(wanted)
+        self._require_kept()
+
+    def _next(self) -> None:
+        """The next command, which ends what was begun."""
+
+    def _require_kept(self) -> None:
+        """What was damaged is not lost."""
+        top = self.nights.repository
+        found = {path.read_bytes() for path in top.rglob("*") if is_plain(path)}
+        assert set(self.DAMAGED) <= found
+
+    def _require_sound_names(self) -> None:
+        """What was not damaged is as it was, and what was is so, or mended."""
+        for folder in [*self.nights.folders(), self.nights.current]:
+            then = self.then.get(folder.name, self.then[max(self.then)])
+            found = self.seen(folder)
+            for path, node in then.items():
+                if path not in found:
+                    assert path.startswith(b"d/deep") or path in (b"large", b"s"), path
+                elif node.content != found[path].content:
+                    assert path in (b"d/deep/g", b"large", b"s"), path
+
+
+class RepairThenBackup(Repair):
+    """The same, after which a night comes first."""
+
+    def _next(self) -> None:
+        (self.nights.source / "small").write_text("next")
+        time.sleep(0.03)
+        self.nights.now += timedelta(hours=1)
+        self.night()
+        require_same(self.seen(self.nights.source), self.seen(self.nights.current))
+
+
+class LargeRepair(Large):
+    """Mending a reverse delta, and the large file that it is over."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        source = self.nights.source
+        shutil.copy2(source / "d/pages", source / "twin")
+        self.night()
+        self._change(4)
+        self.night()
+        old = self.nights.folders()[-1]
+        for path in (old / "d/pages.rdiff.zst", self.nights.current / "d/pages"):
+            overwrite(path, b"damaged", at=100)
+        self.nights.mark()
+
+    def run(self) -> None:
+        self.nights.repair()
+
+    def after(self) -> None:
+        assert self.nights.repair().left == 0
+        assert self.nights.marked() == []
+        self._change(5)
+        self.nights.now += timedelta(hours=1)
+        self.backup()
+        self._require_all(self.seen(self.nights.source))
+
+
+class Restore(Scenario):
+    """A restore over files that someone has changed."""
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+        self.night()
+        target = self.top / "target"
+        target.mkdir()
+        (target / "small").write_text("precious")
+        (target / "mine").write_text("mine")
+
+    def run(self) -> None:
+        self.nights.restore(self.top / "target")
+
+    def after(self) -> None:
+        target = self.top / "target"
+        assert (target / "mine").read_text() == "mine"
+        found = [path.read_text() for path in target.glob("small*")]
+        assert "precious" in found
+        for path in target.rglob("*"):
+            if path.is_file() and path.name == "large":
+                assert path.read_bytes() == (self.nights.source / "large").read_bytes()
+        self.run()
+        unfinished = [p for p in target.rglob(".mirrorback-*") if p.is_symlink() or p.is_file()]
+        assert unfinished == []
+        wanted = self.seen(self.nights.source)
+        left = {p: n for p, n in self.seen(target).items() if p in wanted and p}
+        assert set(left) == set(wanted) - {b""}
+        for path, node in left.items():
+            assert node == wanted[path], path
