@@ -3,7 +3,7 @@
 Metadata comes from the catalog, which is exact also where the drive is not;
 bytes come from the drive and are checked against their digest.  Every file is
 written under a temporary name and renamed into place.  What stands in the way
-is kept beside it, unless that is not wanted.
+is kept beside it, unless that is not wanted.  When it ends, all is durable.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mirrorback.engine.deciding import Decider
+from mirrorback.engine.disks import Disks
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.keeping import Keeping
@@ -107,6 +108,7 @@ class _Run:
         self._later: list[tuple[bytes, PastRow]] = []  # their other names
         self._closed: list[tuple[bytes, Metadata]] = []  # folders that shut their owner out
         self._flags: list[tuple[bytes, Metadata]] = []
+        self._disks = Disks()
 
     def all(self, rows: list[tuple[bytes, PastRow]]) -> RestoreResult:
         """Restore these entries and all below them."""
@@ -120,7 +122,9 @@ class _Run:
             top, made = self._open_top()
             try:
                 self._run(rows, origin, top, made)
+                self._disks.sync()
             finally:
+                self._disks.close()
                 if top is not None:
                     os.close(top)
         self._report.result.not_kept = self._writer.not_kept.counts()
@@ -230,7 +234,9 @@ class _Run:
     def _into(self, bench: _Bench, path: bytes, there: bool) -> int | None:
         """The directory on the target; None in a dry run where it is not there yet."""
         if not self._options.dry_run:
-            return bench.target.folder(path)
+            folder = bench.target.folder(path)
+            self._disks.note(folder)
+            return folder
         if not there:
             return None
         try:
