@@ -2,7 +2,9 @@
 
 PYTHON ?= .venv/bin/python
 
-.PHONY: test check crash history bench soak picture completions format clean
+CUTS ?= 10000
+
+.PHONY: test check crash powercut history bench soak picture completions format clean
 
 test:            ## all tests, as in README.md
 	$(PYTHON) -m pytest -n 2
@@ -14,6 +16,9 @@ check:           ## what must hold besides the tests
 
 crash:           ## cut and fail at every single call
 	MIRRORBACK_CUT_STEP=1 $(PYTHON) -m pytest -n 2 tests/crash
+
+powercut:        ## cut the power at every flush, on four kinds of file systems; as root
+	$(PYTHON) tests/powercut/run.py --cuts $(CUTS) $(POWERCUT)
 
 history:         ## many more sequences of changes
 	MIRRORBACK_EXAMPLES=3000 $(PYTHON) -m pytest tests/engine/test_exact_history.py

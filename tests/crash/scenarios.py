@@ -35,6 +35,7 @@ class Scenario:
 
     is_a_night = False  # done, the mirror is the source
     alters_source = False  # in `after`
+    recovery_may_be_cut = True  # `after` knows what that leaves, too
     kinds: tuple[str, ...] = ()  # of file systems that it can be on, if not on all
 
     def __init__(self, top: Path, drive: Path | None = None) -> None:
@@ -183,6 +184,8 @@ class Recovery(Night):
 
 class Week(Scenario):
     """Some nights one after another, each with a promise of its own."""
+
+    recovery_may_be_cut = False
 
     def prepare(self) -> None:
         fill(self.nights.source)
@@ -856,7 +859,8 @@ class Restore(Scenario):
         found = [path.read_text() for path in target.glob("small*")]
         assert "precious" in found
         for path in target.rglob("*"):
-            if path.is_file() and path.name == "large":
+            # Until all is synced a power cut may leave what is no file of anybody's yet.
+            if path.is_file() and path.name == "large" and not self.lenient:
                 assert path.read_bytes() == (self.nights.source / "large").read_bytes()
         self.run()
         unfinished = [p for p in target.rglob(".mirrorback-*") if p.is_symlink() or p.is_file()]
