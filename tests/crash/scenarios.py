@@ -35,6 +35,7 @@ class Scenario:
 
     is_a_night = False  # done, the mirror is the source
     alters_source = False  # in `after`
+    lenient = False  # the power may have gone: folders' times may not have been put back yet
     recovery_may_be_cut = True  # `after` knows what that leaves, too
     kinds: tuple[str, ...] = ()  # of file systems that it can be on, if not on all
 
@@ -43,7 +44,6 @@ class Scenario:
         self.place = drive or top
         self.nights = Nights(top / "source", self.place / "drive")
         self.then: dict[str, Tree] = {}  # the source, by snapshot
-        self.lenient = False  # a folder's time may not have been put back yet
         self.promised: list[str] = []  # what `run` had promised before it was cut
         self.promise: Callable[[str], None] = self.promised.append
 
@@ -834,27 +834,32 @@ def is_plain(path: Path) -> bool:
 
 
 class Restore(Scenario):
-    """A restore over files that someone has changed."""
+    """A restore over files that someone has changed, on the drive."""
+
+    @property
+    def target(self) -> Path:
+        """Where to."""
+        return self.place / "target"
 
     def prepare(self) -> None:
         fill(self.nights.source)
         self.night()
-        target = self.place / "target"
+        target = self.target
         target.mkdir()
         (target / "small").write_text("precious")
         (target / "mine").write_text("mine")
 
     def run(self) -> None:
-        self.nights.restore(self.place / "target")
+        self.nights.restore(self.target)
 
     def require_done(self) -> None:
-        self._require_restored(self.place / "target")
+        self._require_restored(self.target)
 
     def recover(self) -> None:
         self.run()
 
     def after(self) -> None:
-        target = self.place / "target"
+        target = self.target
         assert (target / "mine").read_text() == "mine"
         found = [path.read_text() for path in target.glob("small*")]
         assert "precious" in found
@@ -873,6 +878,28 @@ class Restore(Scenario):
         assert set(left) == set(wanted) - {b""}
         for path, node in left.items():
             assert node == wanted[path], path
+
+
+class RestoreElsewhere(Restore):
+    """The same on another disk, which is not cut."""
+
+    @property
+    def target(self) -> Path:
+        """Where to."""
+        return self.top / "target"
+
+
+class Verify(Large):
+    """Reading everything back."""
+
+    is_a_night = False
+
+    def run(self) -> None:
+        found = self.nights.problems()
+        assert found == [], "what was not there to be read was told as damage"
+
+    def require_done(self) -> None:
+        assert len(self._names()) == len(self.then)
 
 
 def mark_pinned(nights: Nights, name: str) -> None:

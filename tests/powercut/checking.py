@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import select
 import shutil
 import subprocess
-import sys
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +13,7 @@ from pathlib import Path
 
 from crash.scenarios import Scenario
 from powercut import devices
+from powercut.children import in_child
 from powercut.cuts import Cut
 from powercut.devices import Kind
 from powercut.recording import DONE, record, record_recovery
@@ -37,7 +33,7 @@ class Work:
     seed: int
     folder: Path
     count: int  # random cuts an epoch
-    most: int | None  # cuts of the recording
+    most: int  # cuts of the recording
     recoveries: int  # that are recorded in turn
     keep: Path | None  # where disks go that were not as they must be
 
@@ -72,9 +68,9 @@ def work(job: Work) -> Iterator[Result]:
 
 
 def _some(
-    planned: list[tuple[int, Cut]], most: int | None, chance: random.Random
+    planned: list[tuple[int, Cut]], most: int, chance: random.Random
 ) -> list[tuple[int, Cut]]:
-    if most is None or most >= len(planned):
+    if most >= len(planned):
         return planned
     return sorted(chance.sample(planned, most), key=lambda one: one[0])
 
@@ -88,7 +84,7 @@ def _recovery(job: Work, scenario: Scenario, at: int, chance: random.Random) -> 
         recording = record_recovery(scenario, job.kind, folder, saved, chance)
     finally:
         scenario.nights.now = now + timedelta(days=2)
-    planned = _some(recording.plan(chance, job.count), (job.most or 160) // 4, chance)
+    planned = _some(recording.plan(chance, job.count), max(1, job.most // 4), chance)
     image = job.folder / "cut"
     for number, cut in recording.states(planned, image):
         words = f"recovery after cut {at}, epoch {number}"
@@ -126,8 +122,8 @@ def _checked(
         kept = image.with_name("kept")
         devices.copy_sparse(image, kept)
     try:
-        with devices.mounted(job.kind, image, scenario.place), _source_of_its_own(scenario):
-            problem = _in_child(lambda: check(scenario))
+        with devices.mounted(job.kind, image, scenario.place), source_of_its_own(scenario):
+            problem = in_child(lambda: check(scenario), LONGEST_S)
     except OSError as error:
         problem = f"the file system: {error}"
     if problem is None:
@@ -143,7 +139,7 @@ def _checked(
 
 
 @contextlib.contextmanager
-def _source_of_its_own(scenario: Scenario) -> Iterator[None]:
+def source_of_its_own(scenario: Scenario) -> Iterator[None]:
     """A source that may be altered, and is for the next check what it was."""
     shutil.rmtree(scenario.top / "back", ignore_errors=True)
     if not scenario.alters_source:
@@ -154,41 +150,3 @@ def _source_of_its_own(scenario: Scenario) -> Iterator[None]:
     subprocess.run(["cp", "-a", source, copy], check=True)
     with devices.bound(copy, source):
         yield
-
-
-def _in_child(act: Callable[[], None]) -> str | None:
-    """What an act in a process of its own raises; None where it ends well."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        _report(act, writing)
-    os.close(writing)
-    told, ended = b"", False
-    until = time.monotonic() + LONGEST_S
-    while not ended and (left := until - time.monotonic()) > 0:
-        if select.select([reading], [], [], left)[0]:
-            part = os.read(reading, 1 << 16)
-            told, ended = told + part, not part
-    if not ended:
-        os.kill(child, 9)
-        told += b"\nit did not come to an end"
-    os.close(reading)
-    _pid, status = os.waitpid(child, 0)
-    if status == 0 and not told:
-        return None
-    return told.decode(errors="replace") or f"it ended with {os.waitstatus_to_exitcode(status)}"
-
-
-def _report(act: Callable[[], None], writing: int) -> None:
-    devices.die_with_parent()
-    code = 1
-    try:
-        act()
-        code = 0
-    except BaseException:
-        text = traceback.format_exc()
-        os.write(writing, text.encode()[-60_000:])
-    finally:
-        sys.stdout.flush()
-        os._exit(code)

@@ -6,7 +6,8 @@ Run as a program it is a FUSE file system of three files:
 
     disk    the blocks: what is read and written here, goes to IMAGE
     mark    what is written here stands in the log, among the writes to `disk`
-    fault   "N E": after N more requests every one ends with the error number E; "" ends that
+    fault   "N E": after N more requests every one ends with the error number E; " " ends that.
+            Its size is the number of requests to `disk` until now
 
 A loop device upon `disk` carries the file system under test.  The log is a row of records,
 each `<cQQ` (what, offset, length) and, for W and M, so many bytes:
@@ -59,6 +60,7 @@ class Disk:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         self._left: int | None = None  # requests until it fails
         self._error = 0
+        self._count = 0
 
     def init(self, _path: str) -> None:
         """It is mounted."""
@@ -69,7 +71,8 @@ class Disk:
             return {"st_mode": stat.S_IFDIR | 0o700, "st_nlink": 2}
         if path not in ("/disk", "/mark", "/fault"):
             raise OSError(errno.ENOENT, path)
-        size = os.fstat(self._image).st_size if path == "/disk" else 0
+        sizes = {"/disk": os.fstat(self._image).st_size, "/fault": self._count}
+        size = sizes.get(path, 0)
         return {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 1, "st_size": size}
 
     def readdir(self, _path: str, _fh: int) -> list[str]:
@@ -118,6 +121,7 @@ class Disk:
         self._note(b"Z", offset, size)
 
     def _may_fail(self) -> None:
+        self._count += 1
         if self._left is None:
             return
         if self._left == 0:
@@ -148,6 +152,10 @@ class Served:
     def recover(self) -> None:
         """Answer again."""
         self._say("fault", " ")
+
+    def requests(self) -> int:
+        """How many requests there were."""
+        return (self._point / "fault").stat().st_size
 
     def _say(self, name: str, text: str) -> None:
         fd = os.open(self._point / name, os.O_WRONLY)
@@ -187,7 +195,12 @@ def main() -> None:
 
     served_disk: Any = type("Served", (Disk, mfusepy.Operations), {})
     mfusepy.FUSE(
-        served_disk(image, log), point, foreground=True, nothreads=True, fsname="mirrorback-disk"
+        served_disk(image, log),
+        point,
+        foreground=True,
+        nothreads=True,
+        attr_timeout=0,
+        fsname="mirrorback-disk",
     )
 
 

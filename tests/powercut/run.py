@@ -133,7 +133,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at the same time")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
     parser.add_argument("--subsets", type=int, default=12, help="random cuts between two flushes")
-    parser.add_argument("--most", type=int, help="cuts of one recording")
+    parser.add_argument("--most", type=int, default=100, help="cuts of one recording")
     parser.add_argument("--recoveries", type=int, default=1, help="of a recording that are cut too")
     parser.add_argument("--work", type=Path, default=Path("/dev/shm"), help="where disks are kept")
     parser.add_argument("--keep", type=Path, help="where disks that show a problem go")
