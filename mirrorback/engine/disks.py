@@ -27,7 +27,9 @@ class Disks:
     def sync(self) -> None:
         """Make durable what was written: a power cut would leave files empty, or full of zeros,
         or without their names.  Raises DriveError."""
-        for folder in self._open.values():
+        with self._lock:
+            folders = list(self._open.values())
+        for folder in folders:
             try:
                 system.sync_filesystem(folder)
             except OSError as error:

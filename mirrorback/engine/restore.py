@@ -26,7 +26,7 @@ from mirrorback.engine.writer import Writer
 from mirrorback.errors import Damaged, DriveError, Refused, Trouble, UsageError
 from mirrorback.model import Kind, Metadata, Snapshot
 from mirrorback.plan.restoring import Overwrite, Step
-from mirrorback.store import node, past, settings, system, tree
+from mirrorback.store import node, past, presence, settings, system, tree
 from mirrorback.store.catalog import translated
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import drive_errors
@@ -97,7 +97,7 @@ class _Run:
         self._snapshot = snapshot
         self._options = options
         self._events = events
-        self._report = Report(snapshot.name, events, dry_run=options.dry_run)
+        self._report = Report(snapshot.name, events, self._require_drives, dry_run=options.dry_run)
         self._writer = Writer(history, snapshot, events, owner=options.owner)
         self._keeping = Keeping(history, events, all_of_it=options.keep)
         self._lock = threading.Lock()
@@ -188,6 +188,12 @@ class _Run:
         self._finish(bench)
         bench.close()
         self._report.result.kept_aside = sum(target.kept_aside for target in targets)
+
+    def _require_drives(self) -> None:
+        """Raises DriveError where the drive is gone, or a disk that is written to fails for
+        good: else each file would be told."""
+        presence.require(self._history.repo)
+        self._disks.sync()
 
     def _stop(self) -> None:
         self._writer.stopped = True

@@ -96,6 +96,8 @@ class Repository:
         try:
             fd = tree.open_root(path)
         except OSError as error:
+            if error.errno == errno.EIO:
+                raise DriveError(f"{_shown(path)} cannot be opened: {error.strerror}") from error
             raise _none(path, error.strerror) from error
         try:
             try:

@@ -79,7 +79,7 @@ class Drive:
             began = time.monotonic()
             problem = in_child(self._end, ENDS_SOON_S)
             seconds = time.monotonic() - began
-            assert problem is None, (pulled_at, problem)
+            assert problem is None, f"pulled at {pulled_at}: {problem}"
             ended = (self.folder / "ended").read_text()
             return Ended(ended, seconds, disk.requests() - before)
 
@@ -119,7 +119,7 @@ def points(kind: Kind, scenario: type[Scenario], folder: Path, count: int) -> No
         problem = drive.back()
         assert problem is None, f"pulled at {at}, ended with {ended.words}: {problem}"
         failed += ended.words != "0"
-    assert failed > count // 2, "the drive was not needed"
+    assert failed >= count // 4, "the drive was not needed"
 
 
 def main() -> None:
