@@ -2,10 +2,11 @@
 
 PYTHON ?= .venv/bin/python
 
-# For how long others play in the source of `make hostile`.
+# For how long others play in the source of `make hostile`; how many cuts `make powercut` checks.
 HOSTILE_S ?= 300
+CUTS ?= 10000
 
-.PHONY: test check crash history hostile fuzz bench soak picture completions format clean
+.PHONY: test check crash powercut history hostile fuzz bench soak picture completions format clean
 
 test:            ## all tests, as in README.md
 	$(PYTHON) -m pytest -n 2
@@ -17,6 +18,9 @@ check:           ## what must hold besides the tests
 
 crash:           ## cut and fail at every single call
 	MIRRORBACK_CUT_STEP=1 $(PYTHON) -m pytest -n 2 tests/crash
+
+powercut:        ## cut the power at every flush, on four kinds of file systems; as root
+	$(PYTHON) tests/powercut/run.py --cuts $(CUTS) $(POWERCUT)
 
 history:         ## many more sequences of changes
 	MIRRORBACK_EXAMPLES=3000 $(PYTHON) -m pytest tests/engine/test_exact_history.py

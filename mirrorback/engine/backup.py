@@ -26,7 +26,7 @@ from mirrorback.model import Change, Snapshot, Summary
 from mirrorback.plan import guards, naming
 from mirrorback.plan.selection import Selection
 from mirrorback.plan.spans import instant
-from mirrorback.store import live, node, probe, publish, record, system
+from mirrorback.store import live, node, presence, probe, publish, record, system
 from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.difference import Action
@@ -62,7 +62,7 @@ def backup(
     system.raise_descriptor_limit()
     selection = selected(options)
     require_source(source)
-    with drive_errors(), opened(source, repository, options, now) as repo:
+    with drive_errors(), opened(source, repository, options, now) as repo, presence.felt(repo):
         run = _Run(source, repo, selection, options, now, events)
         result = run.dry() if options.dry_run else run.locked()
     result.summary.duration_s = round(time.monotonic() - began, 3)

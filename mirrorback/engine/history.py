@@ -16,7 +16,7 @@ from mirrorback.model import Change, Entry, Kind, Snapshot, Version
 from mirrorback.plan import history as rules
 from mirrorback.plan import paths, patterns, when
 from mirrorback.plan.history import State
-from mirrorback.store import in_use, past, settings, tree
+from mirrorback.store import in_use, past, presence, settings, tree
 from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog, translated
 from mirrorback.store.connection import WAIT_S
@@ -53,7 +53,8 @@ class History:
         with drive_errors():
             repo = Repository.open(os.path.abspath(os.fsencode(repository)))
             try:
-                catalog = Catalog.open(repo.inner_path(CATALOG))
+                with presence.felt(repo):
+                    catalog = Catalog.open(repo.inner_path(CATALOG))
             except BaseException:
                 repo.close()
                 raise
@@ -76,7 +77,12 @@ class History:
     ) -> None:
         try:
             if error is not None and not isinstance(error, BrokenPipeError):
-                with drive_errors(), translated(), blamed(self.catalog):
+                with (
+                    presence.felt(self.repo),
+                    drive_errors(),
+                    translated(),
+                    blamed(self.catalog),
+                ):
                     raise error
         finally:
             self.close()

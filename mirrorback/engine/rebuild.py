@@ -20,6 +20,7 @@ from mirrorback.store import (
     former,
     gathering,
     inherited,
+    presence,
     probe,
     publish,
     remains,
@@ -76,6 +77,7 @@ def rebuild(name: str, options: RebuildOptions, now: datetime, events: Events) -
         drive_errors(),
         translated(),
         reopened(name, options.source, now, dry_run=options.dry_run) as repo,
+        presence.felt(repo),
     ):
         work = _Rebuild(repo, options, now, events)
         if options.dry_run:

@@ -22,7 +22,7 @@ from mirrorback.engine.history import History
 from mirrorback.engine.space import Freed, Space
 from mirrorback.errors import Damaged, MirrorbackError, NoSpace, Refused
 from mirrorback.model import Snapshot
-from mirrorback.store import past, probe, publish, supersede, system
+from mirrorback.store import past, presence, probe, publish, supersede, system
 from mirrorback.store.audit import blamed
 from mirrorback.store.catalog import DELETING, Catalog, Unopened, translated
 from mirrorback.store.in_use import InUse
@@ -71,7 +71,8 @@ def opened(path: str) -> Iterator[Repository]:
     with drive_errors():
         repo = Repository.open(os.path.abspath(os.fsencode(path)))
         try:
-            yield repo
+            with presence.felt(repo):
+                yield repo
         finally:
             repo.close()
 

@@ -24,6 +24,7 @@ from mirrorback.errors import DriveError, Locked, UsageError
 from mirrorback.model import Repair
 from mirrorback.store import (
     lock,
+    presence,
     publish,
     supersede,
 )
@@ -49,7 +50,7 @@ def repair(
     with drive_errors():
         repo = Repository.open(os.path.abspath(os.fsencode(repository)))
         try:
-            with _catalog(repo, events, dry_run=dry_run) as catalog:
+            with presence.felt(repo), _catalog(repo, events, dry_run=dry_run) as catalog:
                 history = History(repo, catalog, now, b"/")
                 try:
                     top = repo.settings.source if source is None else os.fsencode(source)

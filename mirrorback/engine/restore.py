@@ -3,7 +3,7 @@
 Metadata comes from the catalog, which is exact also where the drive is not;
 bytes come from the drive and are checked against their digest.  Every file is
 written under a temporary name and renamed into place.  What stands in the way
-is kept beside it, unless that is not wanted.
+is kept beside it, unless that is not wanted.  When it ends, all is durable.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mirrorback.engine.deciding import Decider
+from mirrorback.engine.disks import Disks
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.history import History
 from mirrorback.engine.keeping import Keeping
@@ -25,7 +26,7 @@ from mirrorback.engine.writer import Writer
 from mirrorback.errors import Damaged, Trouble, UsageError
 from mirrorback.model import Kind, Metadata, Snapshot
 from mirrorback.plan.restoring import Overwrite, Step
-from mirrorback.store import node, past, settings, system, tree
+from mirrorback.store import node, past, presence, settings, system, tree
 from mirrorback.store.catalog import ABOVE_ROOT, translated
 from mirrorback.store.past import PastRow
 from mirrorback.store.repository import drive_errors
@@ -96,7 +97,7 @@ class _Run:
         self._snapshot = snapshot
         self._options = options
         self._events = events
-        self._report = Report(snapshot.name, events, dry_run=options.dry_run)
+        self._report = Report(snapshot.name, events, self._require_drives, dry_run=options.dry_run)
         self._writer = Writer(history, snapshot, events, owner=options.owner)
         self._keeping = Keeping(history, events, all_of_it=options.keep)
         self._lock = threading.Lock()
@@ -107,6 +108,7 @@ class _Run:
         self._later: list[tuple[bytes, PastRow]] = []  # their other names
         self._closed: list[tuple[bytes, Metadata]] = []  # folders that may shut their owner out
         self._flags: list[tuple[bytes, Metadata]] = []
+        self._disks = Disks()
 
     def all(self, rows: list[tuple[bytes, PastRow]]) -> RestoreResult:
         """Restore these entries and all below them."""
@@ -120,7 +122,9 @@ class _Run:
             top, made = self._open_top(whole=whole)
             try:
                 self._run(rows, origin, top, made)
+                self._disks.sync()
             finally:
+                self._disks.close()
                 if top is not None:
                     os.close(top)
         self._report.result.not_kept = self._writer.not_kept.counts()
@@ -173,6 +177,12 @@ class _Run:
         bench.close()
         self._report.result.kept_aside = sum(target.kept_aside for target in targets)
 
+    def _require_drives(self) -> None:
+        """Raises DriveError where the drive is gone, or a disk that is written to fails for
+        good: else each file would be told."""
+        presence.require(self._history.repo)
+        self._disks.sync()
+
     def _stop(self) -> None:
         self._writer.stopped = True
 
@@ -224,7 +234,9 @@ class _Run:
     def _into(self, bench: _Bench, path: bytes, there: bool) -> int | None:
         """The directory on the target; None in a dry run where it is not there yet."""
         if not self._options.dry_run:
-            return bench.target.folder(path)
+            folder = bench.target.folder(path)
+            self._disks.note(folder)
+            return folder
         if not there:
             return None
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from mirrorback.engine.events import Events
 from mirrorback.errors import Damaged, Trouble
 from mirrorback.plan.restoring import Overwrite
+from mirrorback.store import presence
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,14 @@ class RestoreResult:
 class Report:
     """The result of one restore in the making.  For several threads."""
 
-    def __init__(self, snapshot: str, events: Events, *, dry_run: bool) -> None:
+    def __init__(
+        self, snapshot: str, events: Events, require_drive: Callable[[], None], *, dry_run: bool
+    ) -> None:
+        """`require_drive` raises DriveError where the drive is gone."""
         self.result = RestoreResult(snapshot)
         self.damage: list[bytes] = []
         self._events = events
+        self._require_drive = require_drive
         self._dry_run = dry_run
         self._lock = threading.Lock()
 
@@ -58,6 +63,7 @@ class Report:
         try:
             yield
         except Damaged:
+            self._require_drive()
             with self._lock:
                 self.damage.append(path)
             self._events.error("is damaged on the drive; not restored", path)
@@ -66,6 +72,8 @@ class Report:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
+            if presence.may_be_gone(error):
+                self._require_drive()
             self.error((error.strerror or str(error)).lower(), path)
 
     def error(self, reason: str, path: bytes) -> None:

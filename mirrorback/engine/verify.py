@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 
 from mirrorback.engine import check_files
@@ -24,7 +24,7 @@ from mirrorback.errors import Damaged
 from mirrorback.model import Problem
 from mirrorback.plan.likeness import Holds
 from mirrorback.plan.verifying import ALL, Budget, Part, parse_part
-from mirrorback.store import system
+from mirrorback.store import presence, system
 from mirrorback.store.audit import CONFUSED
 from mirrorback.store.catalog import translated
 from mirrorback.store.repository import drive_errors
@@ -57,34 +57,49 @@ def verify(
     began = clock()
     system.raise_descriptor_limit()
     outcome = Outcome() if outcome is None else outcome
+    chance = random.Random() if chance is None else chance
     with drive_errors(), translated(), History.open(repository, now) as history:
         history.repo.require_id(repository_id)
-        findings = CatalogFindings(history)
-        yield from findings.problems()
-        if not findings.readable:
-            outcome.remembered = False
+        hours = Hours(clock, began + part.seconds if isinstance(part, Budget) else None)
+        problems = _problems(history, now, events, part, hours, chance, outcome)
+        with contextlib.closing(problems):
+            for problem in problems:
+                presence.require(history.repo)  # of a drive that is gone all would be damaged
+                yield problem
+
+
+def _problems(
+    history: History,
+    now: datetime,
+    events: Events,
+    part: Part,
+    hours: Hours,
+    chance: random.Random,
+    outcome: Outcome,
+) -> Generator[Problem, None, None]:
+    findings = CatalogFindings(history)
+    yield from findings.problems()
+    if not findings.readable:
+        outcome.remembered = False
+        return
+    try:
+        yield from (fault.problem(history) for fault in check_files.check(history))
+        if not history.snapshots():
             return
-        try:
-            yield from (fault.problem(history) for fault in check_files.check(history))
-            if not history.snapshots():
-                return
-            with contextlib.closing(Dated(history)) as dated:
-                yield from dated.problems
-                memory = Memory(history.repo, (now - _EPOCH) // timedelta(microseconds=1) * 1000)
-                memory.disabled = not findings.sound
-                chance = random.Random() if chance is None else chance
-                holds = dated.holds()
-                judge = _judge(history, dated, holds, events)
-                until = began + part.seconds if isinstance(part, Budget) else None
-                hours = Hours(clock, until)
-                yield from Review(
-                    history, dated, judge, holds, part, memory, events, outcome, hours, chance
-                ).run()
-                outcome.remembered = not memory.lost
-        except (Damaged, *CONFUSED):
-            if findings.sound:
-                raise
-            yield findings.stopped()
+        with contextlib.closing(Dated(history)) as dated:
+            yield from dated.problems
+            memory = Memory(history.repo, (now - _EPOCH) // timedelta(microseconds=1) * 1000)
+            memory.disabled = not findings.sound
+            holds = dated.holds()
+            judge = _judge(history, dated, holds, events)
+            yield from Review(
+                history, dated, judge, holds, part, memory, events, outcome, hours, chance
+            ).run()
+            outcome.remembered = not memory.lost
+    except (Damaged, *CONFUSED):
+        if findings.sound:
+            raise
+        yield findings.stopped()
 
 
 def _judge(history: History, dated: Dated, holds: Holds, events: Events) -> Judge:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cutting import DAMAGED
-from nightly import Large, Night
-from scenario import AfterCut, Scenario
+from crash.cutting import DAMAGED
+from crash.nightly import Large, Night
+from crash.scenario import AfterCut, Scenario
 from trees import require_same
 
 from mirrorback.engine.rebuild import RebuildOptions, rebuild
@@ -66,13 +66,19 @@ class Rebuild(_Rebuilding):
     def run(self) -> int | None:
         return self.rebuild()
 
+    def require_done(self) -> None:
+        assert self._names() == sorted(self.then)
+
+    def recover(self) -> None:
+        if self.is_lost():
+            self.rebuild()
+
     def after(self) -> None:
         for folder in (*self.nights.folders(), self.nights.current):
             name = max(self.then) if folder.name == "current" else folder.name
             require_same(self.then[name], self.seen(folder))
         self.finish()
-        with self.nights.history() as history:
-            assert [snapshot.name for snapshot in history.snapshots()] == sorted(self.then)
+        assert self._names() == sorted(self.then)
         self.nights.now += timedelta(hours=1)
         assert self.backup().summary.unchanged
         self._require_all(self.seen(self.nights.source))
@@ -111,8 +117,7 @@ class LostNight(AfterCut, _Rebuilding, Large):
     def after(self) -> None:
         wanted = self.seen(self.nights.source)
         self.finish()
-        with self.nights.history() as history:
-            names = [snapshot.name for snapshot in history.snapshots()]
+        names = self._names()
         assert names[: len(self.then)] == sorted(self.then) and len(names) <= len(self.then) + 1
         self._require_published(wanted)
         self.nights.now += timedelta(hours=1)

@@ -7,8 +7,8 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-from cutting import DAMAGED, KILL, KILLED, NEVER, UNEXPECTED, Ended, Fault, in_child
-from scenario import Scenario, change, fill
+from crash.cutting import DAMAGED, KILL, KILLED, NEVER, UNEXPECTED, Ended, Fault, in_child
+from crash.scenario import Scenario, change, fill
 from trees import require_same
 
 from mirrorback.cli import app, clock
@@ -83,8 +83,7 @@ class RunNight(_Command):
     def _night(self) -> None:
         self.nights.now += timedelta(days=1)
         self.done("run")
-        with self.nights.history() as history:
-            names = [snapshot.name for snapshot in history.snapshots()]
+        names = self._names()
         self.then[names[-1]] = self.seen(self.nights.source)
 
     def words(self) -> tuple[str, ...]:
@@ -99,8 +98,7 @@ class RunNight(_Command):
         self.nights.now += timedelta(days=2)
         self._night()
         newest = max(self.then)
-        with self.nights.history() as history:
-            names = [snapshot.name for snapshot in history.snapshots()]
+        names = self._names()
         assert names[-1] == newest and len(names) == 2
         self.then = {name: self.then.get(name, wanted) for name in names}
         self._require_all(self.then[newest])
@@ -111,6 +109,9 @@ class RunNight(_Command):
         assert {p.name for p in self.state.iterdir()} <= {"home.json", "log", "turns", "lock"}
         for log in (self.nights.repository / ".mirrorback/log", self.state / "log/home"):
             assert all(path.suffix == ".log" for path in log.iterdir())
+
+    def removable(self) -> set[str]:
+        return set(sorted(self.then)[:-1])
 
     def _require_whole_pages(self) -> None:
         """A page of the diary is the old one, or the new one."""

@@ -22,13 +22,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cutting import DAMAGED, INCOMPLETE, KILLED, NAMES, READS, SHORT, Ended, Fault, in_child
-from scenario import AfterCut, Scenario
+from crash.cutting import DAMAGED, INCOMPLETE, KILLED, NAMES, READS, SHORT, Ended, Fault, in_child
+from crash.scenario import AfterCut, Scenario
+from crash.scenarios import scenarios
 from trees import require_same
 
 import mirrorback
 
-FAMILIES = ("nightly", "removing", "catalogs", "mending", "commands")
 FAILED = {1, 12}  # what a drive that fails may end with
 
 
@@ -85,23 +85,13 @@ class Points:
                 require_same(
                     scenario.seen(scenario.nights.source), scenario.seen(scenario.nights.current)
                 )
+            if ended.code == 0 and fault.kills:
+                scenario.require_done()
             scenario.after()
         except BaseException:
             print(f"{self._kind.__name__}: {fault} at call {at}: {ended}", file=sys.stderr)
             raise
         return ended
-
-
-def scenarios() -> dict[str, type[Scenario]]:
-    """All there are, by their names."""
-    found: dict[str, type[Scenario]] = {}
-    for family in FAMILIES:
-        found.update(vars(importlib.import_module(family)))
-    return {
-        name: kind
-        for name, kind in found.items()
-        if isinstance(kind, type) and issubclass(kind, Scenario) and name[0] != "_"
-    }
 
 
 def load_all() -> None:

@@ -8,8 +8,8 @@ import shutil
 import time
 from datetime import timedelta
 
-from nightly import LARGE, Large
-from scenario import AfterCut, Scenario, change, fill, mark_pinned
+from crash.nightly import LARGE, Large
+from crash.scenario import AfterCut, Scenario, change, fill, mark_pinned
 from trees import require_same
 
 from mirrorback.engine.backup import BackupResult
@@ -18,6 +18,8 @@ from mirrorback.plan.retention import Policy
 
 class Delete(Scenario):
     """Deleting a snapshot in the middle."""
+
+    alters_source = True
 
     def prepare(self) -> None:
         fill(self.nights.source)
@@ -31,13 +33,15 @@ class Delete(Scenario):
     def run(self) -> None:
         self.nights.delete(self.victim)
 
+    def require_done(self) -> None:
+        self._require_gone(self.victim)
+
     def after(self) -> None:
         wanted = self.then.pop(self.victim)
         for folder in self.nights.folders():
             if folder.name != self.victim:
                 require_same(self.then[folder.name], self.seen(folder))
-        with self.nights.history() as history:
-            names = [snapshot.name for snapshot in history.snapshots()]
+        names = self._names()
         if self.victim in names:
             require_same(wanted, self.seen(self.nights.repository / self.victim))
             self.nights.delete(self.victim)
@@ -67,8 +71,7 @@ class DeleteTouched(Delete):
         places = (top / self.victim, top / ".mirrorback/trash" / self.victim, aside)
         for path in self.mine:
             assert [(p / path).read_text() for p in places if (p / path).exists()] == [path]
-        with self.nights.history() as history:
-            names = [snapshot.name for snapshot in history.snapshots()]
+        names = self._names()
         if self.victim in names:
             self.nights.delete(self.victim)
         (self.nights.source / "small").write_text("fourth")
@@ -84,6 +87,8 @@ class DeleteTouched(Delete):
 class Prune(Scenario):
     """Letting snapshots go by a policy, some of them in the middle."""
 
+    alters_source = True
+
     def prepare(self) -> None:
         fill(self.nights.source)
         self.night()
@@ -95,6 +100,11 @@ class Prune(Scenario):
 
     def run(self) -> None:
         self.nights.prune(last=2)
+
+    def require_done(self) -> None:
+        kept = sorted(self.then)[-2:]
+        assert self._names() == kept
+        assert [folder.name for folder in self.nights.folders()] == kept[:1]
 
     def after(self) -> None:
         for folder in self.nights.folders():
@@ -113,6 +123,8 @@ class Prune(Scenario):
 class LargeDelete(Large):
     """Deleting a snapshot on which deltas of others depend."""
 
+    alters_source = True
+
     def prepare(self) -> None:
         super().prepare()
         self.night()
@@ -123,11 +135,16 @@ class LargeDelete(Large):
     def run(self) -> None:
         self.nights.delete(self.victim)
 
+    def removable(self) -> set[str]:
+        return {self.victim}
+
+    def require_done(self) -> None:
+        self._require_gone(self.victim)
+
     def after(self) -> None:
         wanted = self.seen(self.nights.source)
         self._require_published(wanted)
-        with self.nights.history() as history:
-            names = [snapshot.name for snapshot in history.snapshots()]
+        names = self._names()
         if self.victim in names:
             self.nights.delete(self.victim)
         del self.then[self.victim]
@@ -140,6 +157,8 @@ class LargeDelete(Large):
 
 class LargePrune(Large):
     """The same, where deltas of what stays depend on what goes; after a backup."""
+
+    alters_source = True
 
     def prepare(self) -> None:
         super().prepare()
@@ -160,6 +179,19 @@ class LargePrune(Large):
         self.policy = Policy(last=2)
         self.backup()
 
+    def removable(self) -> set[str]:
+        return set(sorted(self.then)[1:-1])
+
+    def require_done(self) -> None:
+        require_same(self.seen(self.nights.source), self.seen(self.nights.current))
+        names = self._names()
+        assert len(names) == 3 and names[:2] == [min(self.then), max(self.then)]
+        self._require_gone(*self.removable())
+
+    def recover(self) -> None:
+        self.policy = Policy(last=2)
+        super().recover()
+
     def after(self) -> None:
         self.policy = Policy(last=2)
         wanted = self.seen(self.nights.source)
@@ -177,6 +209,8 @@ class LargePrune(Large):
 class Mixed(Large):
     """Deleting the oldest snapshot and one in the middle, beside one that is pinned; deltas of
     what stays depend on them, and names are hard-linked."""
+
+    alters_source = True
 
     def prepare(self) -> None:
         source = self.nights.source
@@ -203,13 +237,18 @@ class Mixed(Large):
     def run(self) -> None:
         self.nights.delete(*self.victims)
 
+    def removable(self) -> set[str]:
+        return set(self.victims)
+
+    def require_done(self) -> None:
+        self._require_gone(*self.victims)
+
     def after(self) -> None:
         self._require_published(self.seen(self.nights.source))
         self.nights.now += timedelta(hours=1)
         self._change(9)
         name = self.backup().summary.snapshot or ""  # ends what was begun
-        with self.nights.history() as history:
-            names = [snapshot.name for snapshot in history.snapshots()]
+        names = self._names()
         gone = self.then.keys() - set(names)
         assert gone <= set(self.victims), gone
         self.then = {one: tree for one, tree in self.then.items() if one not in gone}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from cutting import DAMAGED, INCOMPLETE, KILL, KILLED, NEVER, Ended, Fault, in_child
+from crash.cutting import DAMAGED, INCOMPLETE, KILL, KILLED, NEVER, Ended, Fault, in_child
 from runs import Nights
 from trees import Tree, describe, differences, require_same, require_shown
 
@@ -22,11 +24,18 @@ class Scenario:
     """A repository in some state, and a use case that is to be cut."""
 
     is_a_night = False  # done, the mirror is the source
+    alters_source = False  # in `after`
+    lenient = False  # the power may have gone: folders' times may not have been put back yet
+    recovery_may_be_cut = True  # `after` knows what that leaves, too
+    kinds: tuple[str, ...] = ()  # of file systems that it can be on, if not on all
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, drive: Path | None = None) -> None:
         self.top = top
-        self.nights = Nights(top / "source", top / "drive")
+        self.place = drive or top
+        self.nights = Nights(top / "source", self.place / "drive")
         self.then: dict[str, Tree] = {}  # the source, by snapshot
+        self.promised: list[str] = []  # what `run` had promised before it was cut
+        self.promise: Callable[[str], None] = self.promised.append
         self.code = 0  # with which what was cut has ended
         self.split = False  # hard-link groups were, by the drive's limit of links
 
@@ -73,6 +82,42 @@ class Scenario:
         assert name is not None
         self.then[name] = self.seen(self.nights.source)
 
+    def require_done(self) -> None:
+        """What `run` must have left when it has ended, before the next command; of a night, that
+        is: the mirror and one snapshot more."""
+        if not self.is_a_night:
+            return
+        wanted = self.seen(self.nights.source)
+        require_same(wanted, self.seen(self.nights.current))
+        assert len(self._names()) == len(self.then) + 1
+        assert {folder.name for folder in self.nights.folders()} == self.then.keys()
+
+    def recover(self) -> None:
+        """The next command, which brings in order what a cut has left."""
+        self.nights.now += timedelta(hours=1)
+        self.backup()
+
+    def removable(self) -> set[str]:
+        """Snapshots that may have gone, or not."""
+        return set()
+
+    def _names(self) -> list[str]:
+        with self.nights.history() as history:
+            return [snapshot.name for snapshot in history.snapshots()]
+
+    def _require_gone(self, *names: str) -> None:
+        assert not set(names) & set(self._names())
+        assert not set(names) & {folder.name for folder in self.nights.folders()}
+
+    def _settled(self, tree: Tree) -> Tree:
+        """A tree as it is compared before a recovery."""
+        if not self.lenient:
+            return tree
+        return {
+            path: node._replace(mtime=0) if stat.S_ISDIR(node.format) else node
+            for path, node in tree.items()
+        }
+
     def after(self) -> None:
         """Look at what a cut has left; bring it in order; look again."""
         wanted = self.seen(self.nights.source)
@@ -84,17 +129,20 @@ class Scenario:
     def _require_published(self, wanted: Tree) -> None:
         """Whatever has its name is exact at any moment."""
         for folder in self.nights.folders() if self.nights.repository.exists() else []:
-            require_same(self.then[folder.name], self.seen(folder))
+            require_same(self._settled(self.then[folder.name]), self._settled(self.seen(folder)))
+        expected = set(sorted(self.then)[:-1]) - self.removable()
+        assert not expected or expected <= {folder.name for folder in self.nights.folders()}
         if self.nights.current.exists():
-            found = self.seen(self.nights.current)
-            older = self.then[max(self.then)] if self.then else None
-            either = not differences(wanted, found) or (older and not differences(older, found))
-            assert either or self.incomplete
+            found = self._settled(self.seen(self.nights.current))
+            states = [wanted, *(self.then[name] for name in sorted(self.then)[-1:])]
+            told = [differences(self._settled(state), found) for state in states]
+            assert [] in told or self.incomplete, told
+        else:
+            assert not self.then, "there is no mirror"
 
     def _require_all(self, wanted: Tree) -> None:
         require_same(wanted, self.seen(self.nights.current))
-        with self.nights.history() as history:
-            names = [snapshot.name for snapshot in history.snapshots()]
+        names = self._names()
         assert set(self.then) - {names[-1]} <= {f.name for f in self.nights.folders()}
         for folder in self.nights.folders():
             if folder.name in self.then or not self.incomplete:
