@@ -152,7 +152,7 @@ class Starter:
             [sys.executable, "-c", _STARTER, str(LONGEST_S)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment(MIRRORBACK_NO_NOTICE="1"),
+            env=environment(),
             text=True,
         )
 

@@ -281,6 +281,8 @@ class Catalog:
             " WHERE state != ? ORDER BY id",
             (DELETING,),
         ).fetchall()
+        if any(type(row[at]) is not int for row in rows for at in (2, 3, 6, 7)):
+            raise damaged()
         return [
             Snapshot(
                 id=row[0],

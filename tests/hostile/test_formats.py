@@ -30,7 +30,13 @@ from mirrorback.store.content import BLOCK, MOST_ZEROS, PlainHasher
 from mirrorback.store.signature import Signature, SignatureWriter
 
 EXAMPLES = int(os.environ.get("MIRRORBACK_EXAMPLES", "12"))
-many = settings(max_examples=20 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+ALWAYS_THE_SAME = "MIRRORBACK_EXAMPLES" not in os.environ
+many = settings(
+    max_examples=20 * EXAMPLES,
+    deadline=None,
+    derandomize=ALWAYS_THE_SAME,
+    suppress_health_check=list(HealthCheck),
+)
 BASE = random.Random(1).randbytes(100_000)
 RECIPE = [(4096, 40_000), b"new" * 20_000, (0, 5000), (90_000, 10_000), b"end"]
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("MIRRORBACK_EXAMPLES", "12"))
+ALWAYS_THE_SAME = "MIRRORBACK_EXAMPLES" not in os.environ
 PLACES = (
     *(".mirrorback", "current", "OLD", "README.txt", "README.txt.new", "current/d", "OLD/d"),
     *("current/d/a", "current/d/image", "OLD/d/image.rdiff.zst", "OLD/d/a", "current/moved"),
@@ -74,6 +75,7 @@ def test_a_restore_never_gives_what_a_symlink_leads_to(
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
+    derandomize=ALWAYS_THE_SAME,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )

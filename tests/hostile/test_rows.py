@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("MIRRORBACK_EXAMPLES", "12"))
+ALWAYS_THE_SAME = "MIRRORBACK_EXAMPLES" not in os.environ
 
 
 def directory(attack: Attack, name: bytes) -> int:
@@ -110,7 +111,8 @@ def test_all_rows_changed(attack: Attack, change: str) -> None:
         db.execute(change)
         checked(db)
     attack.require_harmless(
-        *("ls REPO -R --json", "restore REPO --to BACK", "verify REPO", "backup SOURCE REPO")
+        *("snapshots REPO", "ls REPO -R --json", "restore REPO --to BACK", "verify REPO"),
+        "backup SOURCE REPO",
     )
 
 
@@ -118,6 +120,7 @@ def test_all_rows_changed(attack: Attack, change: str) -> None:
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
+    derandomize=ALWAYS_THE_SAME,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
