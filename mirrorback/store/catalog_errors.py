@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from mirrorback.errors import Damaged, DriveError, Locked, NoSpace
 
 READ_ONLY = "SQLITE_READONLY"
+_DAMAGE = ("SQLITE_NOTADB", "SQLITE_TOOBIG", "SQLITE_INTERRUPT")  # the last by `patience`
 
 # What SQLite says where names in the schema, the header, or a text have been damaged.
 _OF_DAMAGE = (
@@ -55,7 +56,7 @@ def translated() -> Iterator[None]:
             raise Unfinished(f"the catalog cannot be used: {error}") from error
         if name.startswith("SQLITE_CANTOPEN"):
             raise Unopened(f"the catalog cannot be used: {error}") from error
-        if name.startswith("SQLITE_CORRUPT") or name in ("SQLITE_NOTADB", "SQLITE_TOOBIG"):
+        if name.startswith("SQLITE_CORRUPT") or name in _DAMAGE:
             raise damaged() from error
         if name in ("SQLITE_ERROR", "") and any(words in str(error) for words in _OF_DAMAGE):
             raise damaged() from error

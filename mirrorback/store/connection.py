@@ -16,6 +16,7 @@ import urllib.parse
 from mirrorback.errors import Damaged
 from mirrorback.store import encoding, schema, system
 from mirrorback.store.catalog_errors import damaged
+from mirrorback.store.patience import STEPS, Patience
 from mirrorback.store.soundness import has_our_schema
 
 WAIT_S = 60.0  # for another process that holds the file
@@ -132,6 +133,7 @@ def connect(path: bytes, mode: str) -> sqlite3.Connection:
         db.execute("PRAGMA mmap_size = 0")
         if mode == "ro":
             _limit(db)
+        db.set_progress_handler(Patience(path).look, STEPS)
         _add_functions(db)
     except BaseException:
         db.close()
