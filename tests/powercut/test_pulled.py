@@ -38,7 +38,7 @@ def able() -> None:
 POINTS = [
     ("ext4", "First"),
     ("ext4", "Large"),
-    ("ext4", "Verify"),
+    ("ext4", "ReadBack"),
     ("ext4", "Repair"),
     ("xfs", "Night"),
     ("xfs", "LargePrune"),
