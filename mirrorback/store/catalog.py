@@ -34,6 +34,21 @@ ROOT_DIR = 1  # the source itself in `directory`
 ABOVE_ROOT = 0  # where the entry of the source itself stands
 
 
+def _rolled_back(path: bytes) -> tuple[sqlite3.Connection, int]:
+    """A connection to a catalog in which a commit was cut short, which is undone first.  Raises
+    Unfinished where that may not be written to."""
+    try:
+        return connected(path, "rw")
+    except sqlite3.OperationalError as error:
+        if not getattr(error, "sqlite_errorname", "").startswith(READ_ONLY):
+            raise
+        raise Unfinished(
+            "a run was cut short while it wrote the catalog, which can only be read now: let it be"
+            " written (mount the drive with -o rw, or be who made the backup), and run this again;"
+            " all folders are as they were"
+        ) from error
+
+
 class Catalog:
     """An open catalog.  One connection; `lock` guards it where threads share it."""
 
@@ -88,7 +103,7 @@ class Catalog:
                 # A run was killed in a commit: only a writer may roll it back.
                 if write or not getattr(error, "sqlite_errorname", "").startswith(READ_ONLY):
                     raise
-                db, version = connected(path, "rw")
+                db, version = _rolled_back(path)
             except UnicodeDecodeError as error:  # what SQLite says quotes the damaged schema
                 raise damaged() from error
         catalog = cls(path, db)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEWNS = 0x20000  # CLONE_NEWNS
+_READ_ONLY = 1  # MS_RDONLY
 _BIND = 0x1000  # MS_BIND
 _PRIVATE = 0x44000  # MS_REC | MS_PRIVATE
 _GET_FREE, _CONFIGURE = 0x4C82, 0x4C0A  # linux/loop.h
@@ -117,13 +118,20 @@ def _attach(file: Path, *, direct: bool) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def mounted(kind: Kind, file: Path, point: Path, *, direct: bool = False) -> Iterator[Path]:
+def mounted(
+    kind: Kind, file: Path, point: Path, *, direct: bool = False, read_only: bool = False
+) -> Iterator[Path]:
     """The file system in a file, mounted; `direct` past the page cache of the file's own.
     Raises OSError where it cannot be mounted."""
     point.mkdir(parents=True, exist_ok=True)
     path, device = _attach(file, direct=direct)
     try:
-        arguments = (path.encode(), os.fsencode(point), kind.type.encode(), ctypes.c_ulong(0))
+        arguments = (
+            path.encode(),
+            os.fsencode(point),
+            kind.type.encode(),
+            ctypes.c_ulong(read_only),
+        )
         _check(_LIBC.mount(*arguments, kind.options.encode()), f"mount {kind.name}")
     finally:
         os.close(device)
@@ -138,6 +146,8 @@ def mounted(kind: Kind, file: Path, point: Path, *, direct: bool = False) -> Ite
 def _unmount(point: Path) -> None:
     began = time.monotonic()
     while _LIBC.umount2(os.fsencode(point), 0):
+        if ctypes.get_errno() == errno.EINVAL:  # somebody has done so
+            return
         busy = ctypes.get_errno() == errno.EBUSY
         if not busy or time.monotonic() - began > PATIENCE_S:
             _check(1, "umount")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import random
 import signal
@@ -13,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from filesystems import require_root
 from powercut import cuts, devices
+from powercut.able import require_disks
 from powercut.cuts import Fingerprint, Write
 from powercut.disk import Served, served
 
@@ -23,32 +22,10 @@ LONGEST_S = 300
 PAGE = cuts.TORN
 
 
-@functools.cache
-def why_not() -> str | None:
-    """What the machine lacks."""
-    needed = [Path("/dev/fuse"), Path("/dev/loop-control")]
-    missing = [str(path) for path in needed if not os.access(path, os.R_OK | os.W_OK)]
-    if missing:
-        return f"{' and '.join(missing)} missing or not for us"
-    known = Path("/proc/filesystems").read_text().split()
-    lacking = sorted({kind.type for kind in devices.KINDS.values()} - set(known))
-    if lacking:
-        return f"the system does not know {', '.join(lacking)}"
-    done = subprocess.run([sys.executable, "-c", TRY, HERE.parent], capture_output=True, text=True)
-    return None if done.returncode == 0 else f"not permitted: {done.stderr.splitlines()[-1]}"
-
-
-TRY = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from powercut import devices as d; d.own_mounts()"
-)
-
-
 @pytest.fixture
 def able() -> None:
     """Skip where disks of our own cannot be mounted."""
-    require_root()
-    if reason := why_not():
-        pytest.skip(reason)
+    require_disks()
 
 
 def started(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
