@@ -262,6 +262,8 @@ class Copier:
                 return None
             seen = reading.digest_file(origin, name, None, lambda count: None)
             assert seen.digest is not None
+            # What counts is on the drive: after a sync that failed, memory may hold what is not.
+            system.drop_cache(fd, 0, 0)
             try:
                 found = content.digest_of(fd, st, seen.digest.sparse)
             except OSError:
