@@ -25,8 +25,9 @@ powercut:        ## cut the power at every flush, on four kinds of file systems;
 history:         ## many more sequences of changes
 	MIRRORBACK_EXAMPLES=3000 $(PYTHON) -m pytest tests/engine/test_exact_history.py
 
-hostile:         ## minutes of backups of a source in which others play
-	MIRRORBACK_HOSTILE_S=$(HOSTILE_S) $(PYTHON) -m pytest tests/engine/test_hostile_source.py
+hostile:         ## minutes of backups of a source in which others play, and 100,000 entries
+	MIRRORBACK_HOSTILE_S=$(HOSTILE_S) MIRRORBACK_ENTRIES=100000 $(PYTHON) -m pytest \
+		tests/engine/test_hostile_source.py tests/engine/test_extent.py
 
 fuzz:            ## many more hostile drives, as root
 	MIRRORBACK_EXAMPLES=1000 $(PYTHON) -m pytest tests/hostile tests/store/test_delta_malice.py

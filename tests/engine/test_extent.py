@@ -1,4 +1,7 @@
-"""A folder of 100,000 entries, and 1,000 levels, by every command."""
+"""A folder of very many entries, and 1,000 levels, by every command.
+
+`make hostile` gives the folder 100,000 entries.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from mirrorback.model import ChangeKind
 LEVELS = 1000
 NAME = b"a folder of a name that is long enough"  # 39,000 bytes; a path may have 4,096
 DEEP = b"/".join([NAME] * LEVELS)
-MANY = 100_000
+MANY = int(os.environ.get("MIRRORBACK_ENTRIES", "20000"))
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +95,7 @@ def test_a_thousand_levels_in_a_view(nights: Nights, tmp_path: Path) -> None:
         assert read(tmp_path / "view" / "current") == b"first"
 
 
-def test_a_folder_of_a_hundred_thousand(nights: Nights, tmp_path: Path) -> None:
+def test_a_folder_of_very_many(nights: Nights, tmp_path: Path) -> None:
     folder = nights.source / "d"
     folder.mkdir()
     for number in range(MANY):
