@@ -117,4 +117,5 @@ def main(words: Sequence[str]) -> int:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.write("".join(f"{line}\n" for line in answer(words)))
         sys.stdout.flush()
+    signal.setitimer(signal.ITIMER_REAL, 0)  # Python lets go of the handler before it ends
     return 0

@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Iterator
 
 from mirrorback.errors import Damaged, DriveError, Locked, MirrorbackError, NotInHistory, UsageError
-from mirrorback.model import SIZE_LIMIT
 from mirrorback.store import encoding, schema, soundness
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog, Outdated, damaged, translated
 from mirrorback.store.sealing import Seal
@@ -109,7 +108,7 @@ _CONTRADICTIONS = (
         "objects have a value that cannot be",
         f"FROM object WHERE {_no_numbers('kind', 'mode', 'size', 'rdev', 'flags', 'sparse')}"
         f" OR {_no_numbers('drive', 'ino', 'nlink')} OR kind NOT BETWEEN 1 AND 7"
-        f" OR mode NOT BETWEEN 0 AND 4095 OR size NOT BETWEEN 0 AND {SIZE_LIMIT} OR rdev < 0"
+        f" OR mode NOT BETWEEN 0 AND 4095 OR size < 0 OR rdev < 0"
         " OR drive NOT BETWEEN 0 AND 3 OR (digest NOTNULL AND"
         "  (typeof(digest) != 'blob' OR length(digest) != 32))"
         " OR (kind = 3) != coalesce(typeof(target) = 'blob' AND length(target) AND NOT"
