@@ -84,7 +84,8 @@ def make(kind: Kind, image: Path) -> None:
     """A new file system in an image."""
     with image.open("wb") as file:
         file.truncate(kind.size)
-    subprocess.run([*kind.make, image], check=True, capture_output=True)
+    done = subprocess.run([*kind.make, image], capture_output=True, text=True)
+    assert done.returncode == 0, (kind.make[0], done.stderr)
 
 
 def _check(failed: int, what: str) -> None:

@@ -125,6 +125,7 @@ def points(kind: Kind, scenario: type[Scenario], folder: Path, count: int) -> No
 def main() -> None:
     """See above."""
     kind, name, folder, count = sys.argv[1:]
+    devices.die_with_parent()
     devices.own_mounts()
     scenario: type[Scenario] = scenarios()[name]
     scenario.lenient = True
