@@ -261,7 +261,7 @@ class Catalog:
         """Roll back what a run that was killed has left of a commit, as `open` does.  Raises
         Locked, DriveError."""
         with translated():
-            connected(self.path, "rw")[0].close()
+            connected(self.path, "rw", known=True)[0].close()
 
     def never_wait(self) -> None:
         """From now on a catalog that another process holds is Locked at once: who waits then

@@ -29,9 +29,43 @@ _VERSIONS = slice(18, 20)  # in the header: 1 is a rollback journal, 2 a write-a
 _APPLICATION = slice(68, 72)
 
 
-def require_files(path: bytes) -> None:
-    """Raises Damaged where what SQLite would open as a catalog is no file, or would have it
-    touch others; OSError."""
+class _Connection(sqlite3.Connection):
+    """One that keeps the file open that was looked at: when a process closes a file, all its
+    locks on it end, also those of another connection that is reading
+    (https://sqlite.org/howtocorrupt.html, 2.2)."""
+
+    looked_at: int | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.looked_at is not None:
+            os.close(self.looked_at)
+            self.looked_at = None
+
+
+def require_files(path: bytes) -> int | None:
+    """The open catalog, for the caller to close when SQLite has closed it; None where it cannot
+    be opened.  Raises Damaged where what SQLite would open as a catalog is no file, or would have
+    it touch others; OSError."""
+    _require_beside(path)
+    fd = _opened(path)
+    try:
+        journal = _part_of(path + BESIDE[0], -len(_JOURNAL_MAGIC))
+        if journal == _JOURNAL_MAGIC:
+            raise _moved_away(BESIDE[0], "names other files, which none of ours does")
+        head = b"" if fd is None else _part(fd, _HEADER)
+        # Where a commit was cut, the journal has the right header.
+        ours = head[_VERSIONS] == b"\1\1" and head[_APPLICATION] == _OURS
+        if head and not journal and not ours:
+            raise damaged()
+    except BaseException:
+        if fd is not None:
+            os.close(fd)
+        raise
+    return fd
+
+
+def _require_beside(path: bytes) -> None:
     for beside in (b"", *BESIDE):
         with contextlib.suppress(FileNotFoundError):
             st = os.lstat(path + beside)
@@ -39,14 +73,6 @@ def require_files(path: bytes) -> None:
                 raise _moved_away(beside, "is no file")
             if beside and st.st_nlink > 1:  # root would give it the catalog's owner
                 raise _moved_away(beside, "is a hard link")
-    journal = _part(path + BESIDE[0], -len(_JOURNAL_MAGIC))
-    if journal == _JOURNAL_MAGIC:
-        raise _moved_away(BESIDE[0], "names other files, which none of ours does")
-    head = _part(path, _HEADER)
-    # Where a commit was cut, the journal has the right header.
-    ours = head[_VERSIONS] == b"\1\1" and head[_APPLICATION] == _OURS
-    if head and not journal and not ours:
-        raise damaged()
 
 
 _OURS = schema.APPLICATION_ID.to_bytes(4, "big")
@@ -59,16 +85,30 @@ def _moved_away(beside: bytes, why: str) -> Damaged:
     )
 
 
-def _part(path: bytes, count: int) -> bytes:
+def _opened(path: bytes) -> int | None:
+    try:
+        return os.open(path, system.READ_SAFELY)
+    except OSError:
+        return None
+
+
+def _part_of(path: bytes, count: int) -> bytes:
+    """The same of a file that is not open; nothing where there is none."""
+    fd = _opened(path)
+    if fd is None:
+        return b""
+    try:
+        return _part(fd, count)
+    finally:
+        os.close(fd)
+
+
+def _part(fd: int, count: int) -> bytes:
     """So many bytes from the beginning of a file, or, where negative, from its end; nothing
-    where there are none, or no file."""
+    where there are none, or they cannot be read."""
     with contextlib.suppress(OSError):
-        fd = os.open(path, system.READ_SAFELY)
-        try:
-            at = 0 if count > 0 else max(0, os.fstat(fd).st_size + count)
-            return os.pread(fd, abs(count), at)
-        finally:
-            os.close(fd)
+        at = 0 if count > 0 else max(0, os.fstat(fd).st_size + count)
+        return os.pread(fd, abs(count), at)
     return b""
 
 
@@ -80,10 +120,10 @@ def _version(db: sqlite3.Connection) -> int:
     return version
 
 
-def connected(path: bytes, mode: str) -> tuple[sqlite3.Connection, int]:
+def connected(path: bytes, mode: str, *, known: bool = False) -> tuple[sqlite3.Connection, int]:
     """An open connection, as `connect` gives it, and the format of what it is to.  Raises
     Damaged, OSError, and what SQLite raises."""
-    db = connect(path, mode)
+    db = connect(path, mode, known=known)
     try:
         return db, _version(db)
     except BaseException:
@@ -116,14 +156,26 @@ def _add_functions(db: sqlite3.Connection) -> None:
     db.create_function("row_check", -1, encoding.row_check, deterministic=True)
 
 
-def connect(path: bytes, mode: str) -> sqlite3.Connection:
-    """A connection to the file at `path`; `mode` is `ro` or `rw`, as in SQLite's URIs.  Raises
+def connect(path: bytes, mode: str, *, known: bool = False) -> sqlite3.Connection:
+    """A connection to the file at `path`; `mode` is `ro` or `rw`, as in SQLite's URIs.  `known`:
+    the file was looked at for another connection, which goes on when this one is closed.  Raises
     Damaged, OSError, and what SQLite raises."""
-    require_files(path)
+    looked_at = None if known else require_files(path)
     uri = "file:" + urllib.parse.quote(path) + "?mode=" + mode
-    db = sqlite3.connect(
-        uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False
-    )
+    try:
+        db = sqlite3.connect(
+            uri,
+            uri=True,
+            timeout=WAIT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
+        )
+    except BaseException:
+        if looked_at is not None:
+            os.close(looked_at)
+        raise
+    db.looked_at = looked_at
     try:
         # DELETE with EXTRA syncs the folder too: FULL alone lost commits in power cuts.
         db.execute("PRAGMA journal_mode = DELETE")
