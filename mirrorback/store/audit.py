@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from mirrorback.errors import Damaged, DriveError, Locked, MirrorbackError, NotInHistory, UsageError
 from mirrorback.store import encoding, schema, soundness
 from mirrorback.store.catalog import ABOVE_ROOT, ROOT_DIR, Catalog, Outdated, damaged, translated
+from mirrorback.store.catalog_errors import Exhausted
 from mirrorback.store.sealing import Seal
 
 _MOST_OWNERS = (1 << 32) - 2
@@ -148,7 +149,7 @@ def blamed(catalog: Catalog) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        foreseen = isinstance(error, MirrorbackError | OSError)
+        foreseen = isinstance(error, MirrorbackError | OSError) and type(error) is not Exhausted
         if not _may_be_due(error) or not is_damaged(catalog, thoroughly=not foreseen):
             raise
         raise damaged() from error

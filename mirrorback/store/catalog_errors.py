@@ -30,6 +30,14 @@ class Unopened(DriveError):
     says no more than that."""
 
 
+class Exhausted(DriveError):
+    """Memory ran out: there is little of it, or what a catalog says of itself would take more
+    than is ever needed, which `audit.blamed` finds out."""
+
+    def __init__(self) -> None:
+        super().__init__("there is not enough memory: end other programs, and run this again")
+
+
 class Outdated(DriveError):
     """What is open is a catalog that was, before `rebuild` made another."""
 
@@ -44,8 +52,8 @@ def translated() -> Iterator[None]:
     """Turn what SQLite raises into errors of ours, each one sentence."""
     try:
         yield
-    except MemoryError as error:  # it would take more than is ever needed
-        raise damaged() from error
+    except MemoryError as error:
+        raise Exhausted from error
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
         if name == "SQLITE_FULL":

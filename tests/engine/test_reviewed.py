@@ -15,10 +15,11 @@ from program import NOBODY, complaint, run
 from runs import Heard, Nights
 from trees import describe, require_same
 
-from mirrorback.engine import dated
+from mirrorback.engine import dated, survey
 from mirrorback.engine.verify import verify
+from mirrorback.errors import DriveError
 from mirrorback.model import ChangeKind
-from mirrorback.store import system
+from mirrorback.store import past, system
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -312,3 +313,23 @@ def test_a_stale_name_is_not_fused_with_where_its_file_went(theirs: Nights) -> N
     assert one.read_text() == "a new log that nobody may read"
     assert other.read_text() == "the first log"
     assert theirs.problems() == []
+
+
+def exhausted(*_args: object, **_named: object) -> None:
+    raise MemoryError
+
+
+def test_little_memory_is_no_damage(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nights.source / "f").write_text("one")
+    nights.backup()
+    with monkeypatch.context() as little:
+        little.setattr(survey.Survey, "run", exhausted)
+        with pytest.raises(DriveError, match="not enough memory"):
+            nights.backup()
+    with monkeypatch.context() as little:
+        little.setattr(past, "entries", exhausted)
+        with pytest.raises(DriveError, match="not enough memory"):
+            nights.restore(tmp_path / "back")
+    assert nights.problems() == []
