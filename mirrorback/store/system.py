@@ -356,11 +356,16 @@ def path_of(dir_fd: int, name: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def held_itself(dir_fd: int, name: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Hold on to what has a name, a symlink itself, whatever the name becomes: a path that leads
-    to it and no further, and its stat (O_PATH of open(2), Linux).  Raises OSError."""
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+def held_itself(dir_fd: int, name: bytes) -> Iterator[tuple[int | bytes, os.stat_result]]:
+    """Hold on to what has a name, a symlink itself, whatever the name becomes: what leads to it
+    and no further, and its stat.  That is a path (O_PATH of open(2), Linux), else a descriptor
+    (O_SYMLINK of open(2), macOS).  Raises OSError."""
+    if LINUX:
+        flags = os.O_PATH | os.O_NOFOLLOW
+    else:
+        flags = os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_SYMLINK", os.O_NOFOLLOW)
+    fd = os.open(name, flags | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        yield b"/proc/self/fd/%d" % fd, os.fstat(fd)
+        yield b"/proc/self/fd/%d" % fd if LINUX else fd, os.fstat(fd)
     finally:
         os.close(fd)

@@ -17,6 +17,7 @@ MOST_ENTRIES = 10_000_000  # of one directory; a listing that goes on may have n
 # To go through a directory it need not be readable.
 _PASSING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40
+_NO_DIRECTORY = (errno.ENOTDIR, errno.ELOOP)  # the latter of a symlink, without O_PATH
 KEPT_OPEN = 96  # descriptors a cursor keeps of its chain, however deep it is
 
 # One scanned entry: name, ino, mode, size, mtime, ctime, uid, gid, nlink, rdev.
@@ -80,7 +81,9 @@ def open_own(path: bytes, make: int | None) -> int:
                 os.mkdir(name, 0o777 if any(todo) else make, dir_fd=fd)
                 todo.append(name)
                 continue
-            except NotADirectoryError:
+            except OSError as error:
+                if error.errno not in _NO_DIRECTORY:
+                    raise
                 target = _own_link(fd, name, path)
                 followed += 1
                 if followed > _MOST_LINKS:

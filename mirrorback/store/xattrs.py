@@ -64,13 +64,16 @@ def write(fd: int, attributes: Attributes) -> list[bytes]:
     return refused
 
 
-def write_at(place: bytes, attributes: Attributes) -> list[bytes]:
+def write_at(place: int | bytes, attributes: Attributes) -> list[bytes]:
     """Give what is held at a place (`system.held_itself`) these attributes; the names of those
     that the drive refused.  Raises OSError."""
     refused = []
     for key, value in attributes:
         try:
-            os.setxattr(place, key, value)
+            if isinstance(place, int):
+                _set_open(place, key, value)
+            else:
+                os.setxattr(place, key, value)
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
