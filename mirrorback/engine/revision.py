@@ -304,8 +304,9 @@ class Revision:
         from mirrorback.store.patch import DeltaSink
 
         for fd in (undo_fd, redo_fd):
-            os.ftruncate(fd, st.st_size)  # may a file be so large?  After the commit it has to be
             os.ftruncate(fd, 0)
+        if st.st_size > self._before.st.st_size:
+            system.require_size(redo_fd, st.st_size)  # after the commit it has to be possible
         undo, redo = DeltaWriter(undo_fd), DeltaWriter(redo_fd)
         old, new = self._before.st.st_size, st.st_size
         sink = DeltaSink(undo, redo, (old, new), large.revision_limit(old, new))

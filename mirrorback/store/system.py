@@ -277,6 +277,24 @@ def drop_cache(fd: int, offset: int, length: int) -> None:
             os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 
+_ANYWHERE = 1 << 40  # bytes: a file that no file system refuses without saying so
+
+
+def require_size(fd: int, size: int) -> None:
+    """Raise OSError (EFBIG) where an open, empty file may not become so large.  One that is not
+    enormous is not tried: a drive without holes would give it all its blocks."""
+    try:
+        os.lseek(fd, size, os.SEEK_SET)  # EINVAL beyond the most (lseek(2))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG)) from error
+    os.lseek(fd, 0, os.SEEK_SET)
+    if size > _ANYWHERE:
+        os.ftruncate(fd, size)
+        os.ftruncate(fd, 0)
+
+
 def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """The (start, end) of what is not a hole in the first `size` bytes, rising.
     Raises OSError."""

@@ -401,3 +401,25 @@ def test_snapshots_can_be_removed_when_there_is_no_room_to_finish(
     assert not first.exists()
     assert (tight.current / "log").read_bytes() == log.read_bytes()
     assert tight.problems() == [] and tight.backup().summary.unchanged
+
+
+def test_a_drive_without_holes_needs_no_room_for_a_whole_file(
+    large: LargeNights, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NTFS and HFS+ may give a file that is made longer all its blocks."""
+    large.backup()
+    change_pages(image, 1)
+    with image.open("ab") as file:
+        file.write(b"more")
+    redo = bytes(large.repository / ".mirrorback" / "redo") + b"/"
+    ftruncate = os.ftruncate
+
+    def without_holes(fd: int, length: int) -> None:
+        if length > SIZE // 2 and os.readlink(b"/proc/self/fd/%d" % fd).startswith(redo):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        ftruncate(fd, length)
+
+    monkeypatch.setattr(os, "ftruncate", without_holes)
+    assert large.backup().summary.errors == 0
+    assert list(large.folders()[0].glob("**/*.rdiff.zst"))
+    assert large.problems() == []
