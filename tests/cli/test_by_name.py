@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import tempfile
 import tomllib
@@ -15,11 +16,11 @@ from homes import NOW
 from program import NOBODY, complaint, run
 
 from mirrorback.engine.backup_options import BackupOptions
-from mirrorback.engine.night import diary
+from mirrorback.engine.night import diary, entries
 from mirrorback.engine.night.by_hand import together
 from mirrorback.engine.night.configuration import load
 from mirrorback.engine.night.entries import fill_in_id
-from mirrorback.errors import UsageError
+from mirrorback.errors import Interrupted, UsageError
 from mirrorback.plan.retention import Policy
 
 TEXT = """\
@@ -149,6 +150,23 @@ def test_two_at_once_do_not_spoil_an_entry(tmp_path: Path, file: Path) -> None:
     with pytest.raises(UsageError, match="cannot be changed"):
         fill_in_id(str(file), backup, "1" * 32, NOW)
     assert file.read_text() == text
+
+
+def test_a_signal_while_an_entry_is_written_ends_as_one(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("backup", "--init", tmp_path / "source", tmp_path / "r")
+    (backup,) = load(str(file), NOW).backups
+
+    def waits(*_values: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(entries, "_put", waits)
+    with pytest.raises(Interrupted) as filling:
+        fill_in_id(str(file), backup, "0" * 32, NOW)
+    with pytest.raises(Interrupted) as adding:
+        entries.add_made(str(file), "x", str(tmp_path), str(tmp_path / "r"), NOW, {})
+    assert (filling.value.exit_code, adding.value.exit_code) == (130, 130)
 
 
 def test_that_no_hook_runs_is_told(tmp_path: Path, file: Path) -> None:

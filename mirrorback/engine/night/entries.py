@@ -13,7 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from mirrorback.engine.night.configuration import ConfigurationError, Configured, load, read
-from mirrorback.errors import DriveError, MirrorbackError, NoRepository, NoSpace, UsageError
+from mirrorback.errors import (
+    DriveError,
+    Interrupted,
+    MirrorbackError,
+    NoRepository,
+    NoSpace,
+    UsageError,
+)
 from mirrorback.plan import configuration as plan
 from mirrorback.store import durable, tree, turn
 from mirrorback.store.repository import Repository, drive_errors
@@ -53,6 +60,8 @@ def add_made(
     try:
         _require_free(file, name, now)
         _put(file, name, entry, now)
+    except Interrupted:
+        raise
     except MirrorbackError as error:
         shown = ", ".join(f"{key} = {json.dumps(value)}" for key, value in entry.items())
         raise type(error)(
@@ -119,6 +128,8 @@ def fill_in_id(file: str, backup: Configured, identity: str, now: datetime) -> N
         if not plan.ID.fullmatch(identity):
             raise UsageError("the repository has an odd id")
         _put(file, backup.name, {"repository-id": identity}, now)
+    except Interrupted:
+        raise
     except MirrorbackError as error:
         raise type(error)(
             f"{error}; write repository-id = {json.dumps(identity)} into [backup.{backup.name}]"
