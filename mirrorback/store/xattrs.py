@@ -21,6 +21,7 @@ Attributes = tuple[tuple[bytes, bytes], ...]
 
 # A file system's own doubles of what is carried under another name.
 PRIVATE = (b"trusted.SGI_ACL_", b"system.ntfs_", b"system.nfs4_acl", b"btrfs.", b"trusted.overlay.")
+MOST = 16 << 20  # bytes of one inode's: a row of the catalog that can be read again
 LISTS = (b"system.posix_acl_access", b"system.posix_acl_default")  # the latter is inherited
 _GONE = (errno.ENODATA, errno.EPERM, errno.EACCES, getattr(errno, "ENOATTR", errno.ENODATA))
 _NONE = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -117,12 +118,17 @@ def _package_list(target: int | bytes, *, follow: bool) -> list[str]:
 
 def _values(names: list[bytes], get: Callable[[bytes], bytes]) -> Attributes:
     found = []
+    size = 0
     for name in sorted(names):
         try:
             found.append((name, get(name)))
         except OSError as error:
             if error.errno not in _GONE:
                 raise
+            continue
+        size += len(name) + len(found[-1][1])
+        if size > MOST:
+            raise OSError(errno.E2BIG, f"has more than {MOST:,} bytes of extended attributes")
     return tuple(found)
 
 
