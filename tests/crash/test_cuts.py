@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filesystems import mounted
 
 HERE = Path(__file__).parent
 STEP = int(os.environ.get("MIRRORBACK_CUT_STEP", "7"))
@@ -108,6 +109,14 @@ def test_killed_before_every_call(library: Path, folder: Path, scenario: str) ->
 
 def test_a_repair_killed_and_a_night_after_it(library: Path, folder: Path) -> None:
     assert points(library, folder, "RepairThenBackup", each(2), "kill") > 40 // STEP
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_files_that_share_blocks(library: Path, folder: Path, kind: str) -> None:
+    """Large files by reflink, on a drive that can: such a night killed, and failing."""
+    with mounted(kind, folder) as top:
+        faults = ("kill", "torn", "short", "ENOSPC+", "EIO")
+        assert points(library, top, "LargeShared", each(20), *faults) > len(faults)
 
 
 @pytest.mark.parametrize("percent", [35, 60, 75, 85, 95])
