@@ -119,6 +119,17 @@ def test_files_that_share_blocks(library: Path, folder: Path, kind: str) -> None
         assert points(library, top, "LargeShared", each(20), *faults) > len(faults)
 
 
+@pytest.mark.parametrize("scenario", ["GoneFolder", "GoneFolderThenBackup"])
+def test_a_missing_folder_that_is_made_anew(library: Path, folder: Path, scenario: str) -> None:
+    faults = ("kill", "torn", "ENOSPC+", "EIO", "EROFS+", "EMLINK", "reads:EIO")
+    assert points(library, folder, scenario, each(50), *faults) > len(faults)
+
+
+@pytest.mark.parametrize("percent", [40, 80])
+def test_the_repair_after_it_cut_too(library: Path, folder: Path, percent: int) -> None:
+    assert points(library, folder, f"GoneFolderRecovery@{percent}", each(40), "kill", "EIO") > 2
+
+
 @pytest.mark.parametrize("percent", [35, 60, 75, 85, 95])
 def test_the_recovery_killed_too(library: Path, folder: Path, percent: int) -> None:
     """The night before it was cut after so many of its calls."""
