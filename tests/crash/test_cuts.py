@@ -195,6 +195,14 @@ def test_a_command_killed_or_failing(library: Path, folder: Path, scenario: str)
     assert points(library, folder, scenario, each(16), *faults) > len(faults)
 
 
+@pytest.mark.parametrize("scenario", ["InitSecond", "FillInId"])
+def test_a_configuration_that_is_changed(library: Path, folder: Path, scenario: str) -> None:
+    """It is as before, or as it is to be, and its comments, mode and owner are as they were."""
+    own = ("configuration:kill", "configuration:EIO")
+    assert points(library, folder / "1", scenario, 1, *own) > 8
+    assert points(library, folder / "2", scenario, each(80), "kill", "torn", "ENOSPC+") > 3
+
+
 @pytest.mark.parametrize("scenario", ["First", "Night", "Large"])
 def test_the_source_cannot_be_read(library: Path, folder: Path, scenario: str) -> None:
     assert points(library, folder, scenario, each(4), "source:EIO", "source:EIO+") > 2
