@@ -14,7 +14,7 @@ import stat
 import urllib.parse
 
 from mirrorback.errors import Damaged
-from mirrorback.store import encoding, schema, system
+from mirrorback.store import content, encoding, schema, system
 from mirrorback.store.catalog_errors import damaged
 from mirrorback.store.patience import STEPS, Patience
 from mirrorback.store.soundness import has_our_schema
@@ -66,7 +66,7 @@ def _part(path: bytes, count: int) -> bytes:
         fd = os.open(path, system.READ_SAFELY)
         try:
             at = 0 if count > 0 else max(0, os.fstat(fd).st_size + count)
-            return os.pread(fd, abs(count), at)
+            return content.read_up_to(fd, abs(count), at)
         finally:
             os.close(fd)
     return b""
