@@ -195,7 +195,9 @@ class _Configured(_Command):
         st = self.kept.stat()
         assert (st.st_mode & 0o7777, st.st_uid, st.st_gid) == (0o640, 0, 34)
         assert self.file.is_symlink()
-        return re.sub(r'repository-id = "[0-9a-f]{32}"', 'repository-id = "ID"', self.file.read_text())
+        return re.sub(
+            r'repository-id = "[0-9a-f]{32}"', 'repository-id = "ID"', self.file.read_text()
+        )
 
     def require_done(self) -> None:
         assert self._found() == self.changed
