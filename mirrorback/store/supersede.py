@@ -58,14 +58,15 @@ def give(repo: Repository, catalog: Catalog, what: Replacing) -> None:
     redo = repo.open_inner(REDO)
     try:
         new = undo_name(what.object)
-        try:
-            os.stat(new, dir_fd=redo, follow_symlinks=False)
-        except FileNotFoundError:
-            return  # all was done, and the file has gone
         if not _is_shown(catalog, what.object):
             return  # its last snapshot has gone while this waited for room
+        if _stat(new, redo) is None:  # which no run of ours leaves so
+            from mirrorback.store.regained import regained
+
+            if not regained(repo, catalog, what, redo):
+                return
         metadata, _digest = live.object_row(catalog, what.object)
-        for row, snapshot, folder in _shown(repo, catalog, what.object):
+        for row, snapshot, folder in shown(repo, catalog, what.object):
             with writable(folder, snapshot):
                 _replace(redo, new, folder, row.name, metadata, what.form)
             restore_time(catalog, row.dir, snapshot, folder)
@@ -148,7 +149,7 @@ def _is_shown(catalog: Catalog, number: int) -> bool:
     return found.fetchone() is not None
 
 
-def _shown(
+def shown(
     repo: Repository, catalog: Catalog, number: int
 ) -> Iterator[tuple[PastRow, Snapshot, int]]:
     """Every entry and dated folder that shows an object, the latter with a descriptor of the
