@@ -115,3 +115,36 @@ def test_what_a_removal_gives_is_gone(
     night(large, trees)
     require_exact(large, trees, tmp_path)
     assert [f.name for f in large.folders()] == sorted(trees)[:-1]
+
+
+@pytest.mark.parametrize("change", [False, True])
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_changes_of_the_mirror_are_gone(
+    large: LargeNights,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: bool,
+    gone: bool,
+) -> None:
+    """Or damaged: its file stays as it was; the next night copies it anew, and what was before
+    is exact."""
+    trees: dict[str, Tree] = {}
+    night(large, trees)
+    change_pages(image, 1)
+    image.write_bytes(image.read_bytes() + b"longer")
+    cut_after(monkeypatch, 9, large.backup)
+    [path] = (large.repository / ".mirrorback/redo").glob("*.redo")
+    if gone:
+        path.unlink()
+    else:
+        path.write_bytes(b"damaged")
+    if change:
+        change_pages(image, 2)
+    large.backup()
+    require_same(describe(large.source), describe(large.current))
+    first = min(trees)
+    large.restore(tmp_path / "first", at=first)
+    require_same(trees[first], describe(tmp_path / "first"))
+    for problem in large.problems():
+        assert first not in problem.snapshots
