@@ -89,7 +89,8 @@ class Nights:
 
     def delete(self, *names: str) -> None:
         """Delete snapshots."""
-        delete(str(self.repository), names, dry_run=False, now=self.now, events=Heard())
+        self.heard = Heard()
+        delete(str(self.repository), names, dry_run=False, now=self.now, events=self.heard)
 
     def prune(self, *, dry_run: bool = False, **rules: Any) -> Thinned:
         """Let snapshots go by a policy."""

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mirrorback.engine import doors, freezing, lost_mirror, planned, resolve, room, totals
+from mirrorback.engine import (
+    doors,
+    freezing,
+    lost_mirror,
+    planned,
+    removable,
+    resolve,
+    room,
+    totals,
+)
 from mirrorback.engine.backup_options import BackupOptions, opened, remember, selected
 from mirrorback.engine.build import Build, Crew
 from mirrorback.engine.events import Events, Phase
@@ -131,7 +140,7 @@ class _Run:
             catalog = Catalog.open(self._repo.inner_path(b"catalog.db"), write=True)
             with contextlib.closing(catalog), translated(), blamed(catalog):
                 self._events.phase(Phase.RECOVER)
-                publish.recover(self._repo, catalog)
+                publish.recover(self._repo, catalog, removable.teller(self._events))
                 freezing.remove_left(self._repo, self._source_path, self._events)
                 if self._options.large_files == "reflink":
                     self._large_files.require()

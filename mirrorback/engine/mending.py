@@ -242,6 +242,9 @@ class Mending:
     def _folder(self, found: Examined, problem: str) -> bool:
         """Make a folder anew where it is missing, and put its metadata right."""
         wrong = folder_faults(self._read_back, found)
+        if any(fault.harm is Harm.CONTENT for _shown, fault in wrong):
+            # What a drive did not give once is no reason to set a sound folder apart.
+            wrong = folder_faults(self._read_back, found)
         apart = None
         for shown, fault in reversed(wrong):
             below = past.child(self._catalog, shown.row.dir, shown.row.name)

@@ -130,7 +130,9 @@ class Names:
             if inode is None:
                 inode = inodes.get(name)
                 if inode is None:
-                    continue  # as `_differ` will tell
+                    # It may be read under a name in another directory, and be sound there.
+                    self._doubtful.add(row.object)
+                    continue
                 self._known[row.object] = inode
                 self._places[row.object] = (snapshot, inode, row)
             self._inodes[name] = inode

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from mirrorback.engine import digesting, doors
+from mirrorback.engine import digesting, doors, removable
 from mirrorback.engine.events import Events, Phase
 from mirrorback.engine.reopening import reopened
 from mirrorback.errors import Damaged, Refused
@@ -164,7 +164,7 @@ class _Rebuild:
             path = self._repo.inner_path(CATALOG)
             catalog = Catalog.open(path, write=True)
             with contextlib.closing(catalog), translated(), blamed(catalog):
-                publish.recover(self._repo, catalog)
+                publish.recover(self._repo, catalog, removable.teller(self._events))
         except Damaged:
             return False  # as in a repository that was copied while a publication was cut
         return True
@@ -201,7 +201,7 @@ class _Rebuild:
         repo = self._repo
         catalog = Catalog.open(repo.inner_path(CATALOG), write=True)
         with contextlib.closing(catalog), translated():
-            publish.recover(repo, catalog)
+            publish.recover(repo, catalog, removable.teller(self._events))
         repo.renew_readme()
         repository.make_reserve(repo.inner)
 

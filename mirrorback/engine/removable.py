@@ -9,7 +9,7 @@ from mirrorback.engine.events import Events
 from mirrorback.errors import NotInHistory, Refused
 from mirrorback.model import Snapshot
 from mirrorback.plan import retention
-from mirrorback.store import in_use, past, placed, settings
+from mirrorback.store import in_use, past, placed, publish, settings
 from mirrorback.store.catalog import Catalog
 from mirrorback.store.placed import Place
 from mirrorback.store.repository import CURRENT, Repository
@@ -105,13 +105,22 @@ def require_unread(repo: Repository, snapshot: Snapshot, patience: float = 0.0) 
         pass
 
 
-def tell(events: Events, snapshot: Snapshot, about: str | None, spared: placed.Sparing) -> None:
-    """Tell what people have done to a folder that is removed."""
-    if about is not None:
-        events.warning(f"{snapshot.name} was deleted; {about}")
-    if spared.count and spared.first is not None:
-        events.warning(
-            f"{spared.count:,} in the folder of {snapshot.name} came from no backup: set aside,"
-            " not deleted; the first",
-            spared.first,
-        )
+def teller(events: Events) -> publish.Tell:
+    """What tells what people have put into a folder that is removed."""
+
+    def tell(name: str, spared: placed.Sparing) -> None:
+        if spared.earlier is not None:
+            # Nobody may have heard of it then, and how many they were is not known.
+            events.warning(
+                f"the removal of {name}, which had been cut short, is complete; what in its folder"
+                " came from no backup is set aside, not deleted",
+                spared.earlier,
+            )
+        elif spared.first is not None:
+            events.warning(
+                f"{spared.count:,} in the folder of {name} came from no backup: set aside,"
+                " not deleted; the first",
+                spared.first,
+            )
+
+    return tell

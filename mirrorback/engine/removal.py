@@ -137,6 +137,7 @@ class Removal:
         self.left: dict[str, str] = {}  # what stays, by its name, though it was to go: why
         self.freed: dict[int, Freed] = {}  # by each that has gone, by its id
         self.damage: Irremovable | None = None  # the first for which one had to stay
+        self._tell = removable.teller(events)
         self._patience = patience
         self._even_damaged = even_damaged
         self._history = History(repo, catalog, now, b"/")
@@ -175,7 +176,7 @@ class Removal:
     def _recover(self) -> None:
         self._recovered = True
         try:
-            publish.recover(self.repo, self.catalog)
+            publish.recover(self.repo, self.catalog, self._tell)
         except OSError as error:
             if not _is_full(error) or not publish.waits_for_room(self.repo, self.catalog):
                 raise
@@ -274,7 +275,7 @@ class Removal:
     def finish(self) -> None:
         """Complete what had to wait for room."""
         if not self._recovered:
-            publish.recover(self.repo, self.catalog)
+            publish.recover(self.repo, self.catalog, self._tell)
             self._recovered = True
 
     def _tried(self, snapshot: Snapshot) -> NoSpace | None:
@@ -295,22 +296,26 @@ class Removal:
                 self.catalog,
                 snapshot.id,
                 snapshot.name,
+                self._tell,
                 self.events.advance,
                 self._helpers,
+                again=True,
             )
             return
         about = removable.require_folder(self.repo, self.catalog, snapshot)
         removable.require_unread(self.repo, snapshot, self._patience)
-        spared = publish.remove_snapshot(
+        publish.remove_snapshot(
             self.repo,
             self.catalog,
             snapshot.id,
             snapshot.name,
             self._rebased(snapshot),
+            self._tell,
             self.events.advance,
             self._helpers,
         )
-        removable.tell(self.events, snapshot, about, spared)
+        if about is not None:
+            self.events.warning(f"{snapshot.name} was deleted; {about}")
 
     def _is_there(self, snapshot: Snapshot) -> bool:
         found = self.catalog.db.execute("SELECT 1 FROM snapshot WHERE id = ?", (snapshot.id,))

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from mirrorback.engine import doors, whole_folders
+from mirrorback.engine import doors, removable, whole_folders
 from mirrorback.engine.dated import Dated
 from mirrorback.engine.events import Events
 from mirrorback.engine.history import History
@@ -110,7 +110,7 @@ def _catalog(repo: Repository, events: Events, *, dry_run: bool) -> Iterator[Cat
         doors.warn(repo, events)
         catalog = Catalog.open(repo.inner_path(CATALOG_NAME), write=True)
         with contextlib.closing(catalog), translated(), blamed(catalog):
-            publish.recover(repo, catalog)
+            publish.recover(repo, catalog, removable.teller(events))
             yield catalog
     finally:
         held.release()

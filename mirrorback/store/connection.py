@@ -14,7 +14,7 @@ import stat
 import urllib.parse
 
 from mirrorback.errors import Damaged
-from mirrorback.store import encoding, schema, system
+from mirrorback.store import content, encoding, schema, system
 from mirrorback.store.catalog_errors import damaged
 from mirrorback.store.patience import STEPS, Patience
 from mirrorback.store.soundness import has_our_schema
@@ -108,7 +108,7 @@ def _part(fd: int, count: int) -> bytes:
     where there are none, or they cannot be read."""
     with contextlib.suppress(OSError):
         at = 0 if count > 0 else max(0, os.fstat(fd).st_size + count)
-        return os.pread(fd, abs(count), at)
+        return content.read_up_to(fd, abs(count), at)
     return b""
 
 

@@ -220,9 +220,11 @@ class _Giving:
                 follow_symlinks=False,
             )
         except OSError as error:
-            if self._metadata.kind is Kind.FILE or error.errno not in _NO_LINKS:
+            full = error.errno == errno.EMLINK
+            if self._metadata.kind is Kind.FILE or not (full or error.errno in _NO_LINKS):
                 raise
-            make_other(self._redo, link, self._metadata)  # a drive that links only files
+            make_other(self._redo, link, self._metadata)  # the drive links only files, or so many
+            self.split = self.split or full
 
     def _take_over(self) -> None:
         """Let another file like the one in `redo/`, which has all the links that the drive

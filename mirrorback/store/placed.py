@@ -12,7 +12,7 @@ import enum
 import errno
 import os
 import threading
-from collections.abc import Set
+from collections.abc import Iterator, Set
 
 from mirrorback.errors import Refused
 from mirrorback.model import Kind
@@ -133,7 +133,11 @@ class Sparing:
     there.  `NAME.set-aside/` in the repository takes them, each under its own path.  For
     several threads."""
 
-    def __init__(self, repo: Repository, catalog: Catalog, number: int, name: str) -> None:
+    def __init__(
+        self, repo: Repository, catalog: Catalog, number: int, name: str, *, again: bool = False
+    ) -> None:
+        """Of the folder `name`, that of a snapshot (its id); `again` after an attempt that was
+        cut, whose `earlier` such folder there may be.  Raises OSError."""
         self._repo = repo
         self._catalog = catalog
         self._number = number
@@ -146,6 +150,23 @@ class Sparing:
         self._whole = {row[0] for row in rows}
         self.first: bytes | None = None  # of what was set aside: where it is, in the repository
         self.count = 0
+        self.earlier = self._found() if again else None  # by its name in the repository
+
+    def _found(self) -> bytes | None:
+        """The folder that holds what was set aside of this one, if there is any."""
+        for name in self._names():
+            try:
+                st = os.stat(name, dir_fd=self._repo.fd, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+            if Kind.of_mode(st.st_mode) is Kind.DIRECTORY:
+                return name
+        return None
+
+    def _names(self) -> Iterator[bytes]:
+        """Those that it may have, in the order in which they are tried."""
+        for number in range(1, MOST):
+            yield self._name + ASIDE + (b"" if number == 1 else b"-%d" % number)
 
     def below(self, directory: int | None) -> dict[bytes, int]:
         """The numbers of the directories in a directory, by name."""
@@ -213,8 +234,7 @@ class Sparing:
 
     def _open_aside(self) -> tuple[int, bytes]:
         """The folder for all that is set aside of this one, and its name."""
-        for number in range(1, MOST):
-            name = self._name + ASIDE + (b"" if number == 1 else b"-%d" % number)
+        for name in self._names():
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=self._repo.fd)
             try:

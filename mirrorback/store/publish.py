@@ -20,7 +20,8 @@ done is seen from the inode numbers of the two folders, which the commit holds; 
 A snapshot is removed likewise: sync what is to take the place of deltas that depend
 on it, commit that it is going, give these, sync, move its folder to `trash/`, empty
 that, commit that it is gone.  That it is going is committed while nobody reads it
-(`in_use`).
+(`in_use`).  What in it was not ours is told of before the last commit: cut in between, it
+is told twice, not never.
 
 What is damaged is mended in this order (`mend_objects`): write the right files to `redo/`, each
 with the list of the inodes that it is to take the place of; give each of these a name in
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from mirrorback.store.clearing_helper import Helpers
 
 Progress = Callable[[int], None]
+Tell = Callable[[str, placed.Sparing], None]  # a snapshot's name, and what was spared of its folder
 NAME_LENGTH = len("2026-11-22-020000")
 
 
@@ -191,15 +193,17 @@ def _restore_time(repo: Repository, catalog: Catalog, snapshot: int, name: bytes
             node.set_times(name, encoding.unpack_time(row[0]), repo.fd)
 
 
-def recover(repo: Repository, catalog: Catalog, progress: Progress = lambda count: None) -> None:
-    """Bring a repository whose last run was cut short back into order.  Called
-    with the lock held, before anything else.  Takes time in proportion to what
-    was in flight."""
+def recover(
+    repo: Repository, catalog: Catalog, tell: Tell, progress: Progress = lambda count: None
+) -> None:
+    """Bring a repository whose last run was cut short back into order; of the folders of
+    snapshots that go so, `tell` is called.  Called with the lock held, before anything else.
+    Takes time in proportion to what was in flight."""
     spool.discard(repo.inner_path(SPOOL))
     complete(repo, catalog)
     finish_mending(repo, catalog)
     for number, name, _root in catalog.in_state(DELETING):
-        finish_removal(repo, catalog, number, name, progress)
+        finish_removal(repo, catalog, number, name, tell, progress, again=True)
     # First: where there is no `incoming`, what lies in `redo` has been committed.
     supersede.clear_redo(repo, catalog)
     if repo.root_number(repo.inner, INCOMING) is not None:
@@ -250,13 +254,14 @@ def remove_snapshot(
     number: int,
     name: str,
     replaced: Sequence[Replaced],
+    tell: Tell,
     progress: Progress,
     helpers: Helpers | None = None,
-) -> placed.Sparing:
+) -> None:
     """Remove one dated folder and its snapshot; the space is free when it returns.  What it
     takes away from others lies in `redo/`, to take the place of `replaced`.  `helpers` work in
-    the trash.  What is given tells what in the folder was not ours.  Raises InUse where it is
-    being read: it stays."""
+    the trash.  `tell` is told what in the folder was not ours.  Raises InUse where it is being
+    read: it stays."""
     if replaced:
         system.sync_filesystem(repo.fd)
     try:
@@ -265,10 +270,9 @@ def remove_snapshot(
     except in_use.InUse:
         supersede.clear_redo(repo, catalog)
         raise
-    sparing = finish_removal(repo, catalog, number, name, progress, helpers)
+    finish_removal(repo, catalog, number, name, tell, progress, helpers)
     if replaced:
         supersede.clear_redo(repo, catalog)
-    return sparing
 
 
 def finish_removal(
@@ -276,14 +280,18 @@ def finish_removal(
     catalog: Catalog,
     number: int,
     name: str,
+    tell: Tell,
     progress: Progress,
     helpers: Helpers | None = None,
-) -> placed.Sparing:
-    """The rest of a removal that has been committed.  Raises Refused where something has been
+    *,
+    again: bool = False,
+) -> None:
+    """The rest of a removal that has been committed, `again` after an attempt that was cut.
+    `tell` is told what in the folder was not ours.  Raises Refused where something has been
     mounted there since."""
     replaced = [what for what in supersede.pending(catalog) if what.removal == number]
     _give(repo, catalog, replaced)
-    sparing = placed.Sparing(repo, catalog, number, name)
+    sparing = placed.Sparing(repo, catalog, number, name, again=again)
     folder = os.fsencode(name)
     trash = repo.open_inner(TRASH)
     try:
@@ -305,8 +313,8 @@ def finish_removal(
         os.close(trash)
     if sparing.count:
         system.sync_filesystem(repo.fd)
+    tell(name, sparing)
     record.deleted(catalog, number)
-    return sparing
 
 
 def mend_objects(repo: Repository, catalog: Catalog, mends: Mapping[int, Replaced | None]) -> None:

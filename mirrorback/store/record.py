@@ -128,6 +128,16 @@ def deleting(catalog: Catalog, number: int, replaced: Iterable[Replaced]) -> Non
         db.execute("UPDATE snapshot SET state = ? WHERE id = ?", (DELETING, number))
 
 
+def stays_whole(catalog: Catalog, number: int) -> None:
+    """Note that an object is no delta, though a backup was to give it one."""
+    with catalog.transaction() as db:
+        _reform(db, Replaced(number, None))
+        db.execute(
+            "UPDATE replacing SET form = ? WHERE object = ? AND removal IS NULL",
+            (schema.WHOLE, number),
+        )
+
+
 def _reform(db: sqlite3.Connection, new: Replaced) -> int:
     """Let an object be held as it has been written anew; the form."""
     form = schema.WHOLE if new.base is None else schema.DELTA

@@ -18,7 +18,18 @@ from typing import NamedTuple
 
 from mirrorback.errors import Damaged, DriveError
 from mirrorback.model import Metadata, Snapshot
-from mirrorback.store import clones, content, durable, live, node, past, schema, system, tree
+from mirrorback.store import (
+    clones,
+    content,
+    durable,
+    live,
+    node,
+    past,
+    record,
+    schema,
+    system,
+    tree,
+)
 from mirrorback.store.catalog import ABOVE_ROOT, Catalog
 from mirrorback.store.clones import NewFile
 from mirrorback.store.past import PastRow
@@ -58,14 +69,15 @@ def give(repo: Repository, catalog: Catalog, what: Replacing) -> None:
     redo = repo.open_inner(REDO)
     try:
         new = undo_name(what.object)
-        try:
-            os.stat(new, dir_fd=redo, follow_symlinks=False)
-        except FileNotFoundError:
-            return  # all was done, and the file has gone
         if not _is_shown(catalog, what.object):
             return  # its last snapshot has gone while this waited for room
+        if _stat(new, redo) is None:  # which no run of ours leaves so
+            from mirrorback.store.regained import regained
+
+            if not regained(repo, catalog, what, redo):
+                return
         metadata, _digest = live.object_row(catalog, what.object)
-        for row, snapshot, folder in _shown(repo, catalog, what.object):
+        for row, snapshot, folder in shown(repo, catalog, what.object):
             with writable(folder, snapshot):
                 _replace(redo, new, folder, row.name, metadata, what.form)
             restore_time(catalog, row.dir, snapshot, folder)
@@ -74,28 +86,48 @@ def give(repo: Repository, catalog: Catalog, what: Replacing) -> None:
 
 
 def patch(repo: Repository, catalog: Catalog, what: Replacing) -> None:
-    """Write the changes of an object into its file in the mirror.  Raises OSError."""
-    from mirrorback.store.delta_reader import DeltaReader
-    from mirrorback.store.patch import apply
-
+    """Write the changes of an object into its file in the mirror.  Where they are gone or
+    damaged, that file is no good: it gets its size, so that history's delta still makes the
+    former of it, and a mark, by which the next backup copies it anew.  Raises OSError and the
+    catalog's errors."""
     if what.patched is None:
         return
     redo = repo.open_inner(REDO)
     try:
         changes = os.open(redo_name(what.patched), system.READ_SAFELY, dir_fd=redo)
     except FileNotFoundError:
-        return  # all was done
+        changes = None  # no run of ours leaves it so
     finally:
         os.close(redo)
     try:
         with _in_mirror(repo, catalog, what.patched) as fd:
-            # Where the changes are damaged the mirror's file is too, as `verify` will find.
-            with contextlib.suppress(Damaged):
-                apply(DeltaReader(changes), fd)
             metadata, _digest = live.object_row(catalog, what.patched)
+            if not _applied(changes, fd):
+                os.ftruncate(fd, metadata.size)
+                _mark(catalog, what.patched)
             node.Dresser().dress_open(fd, metadata, fresh=False)
     finally:
-        os.close(changes)
+        if changes is not None:
+            os.close(changes)
+
+
+def _applied(changes: int | None, fd: int) -> bool:
+    """Whether all changes are in an open file now."""
+    from mirrorback.store.delta_reader import DeltaReader
+    from mirrorback.store.patch import apply
+
+    if changes is None:
+        return False
+    try:
+        apply(DeltaReader(changes), fd)
+    except Damaged:
+        return False
+    return True
+
+
+def _mark(catalog: Catalog, number: int) -> None:
+    newest = catalog.snapshots()[-1]
+    record.damaged(catalog, number, newest.time, "content is not what was backed up")
 
 
 def clear_redo(repo: Repository, catalog: Catalog) -> None:
@@ -148,7 +180,7 @@ def _is_shown(catalog: Catalog, number: int) -> bool:
     return found.fetchone() is not None
 
 
-def _shown(
+def shown(
     repo: Repository, catalog: Catalog, number: int
 ) -> Iterator[tuple[PastRow, Snapshot, int]]:
     """Every entry and dated folder that shows an object, the latter with a descriptor of the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -159,6 +160,82 @@ class InitNamed(_Command):
         self.done("run")
         self._require_all(self.seen(self.nights.source))
         assert {p.name for p in self.top.iterdir()} <= {"config.toml", "source", "drive", "state"}
+
+
+class _Configured(_Command):
+    """A change of what a person has written, who keeps it elsewhere."""
+
+    entry = ""  # the table of the backup, if it has one already
+    changed = ""  # the text that the change makes, but for the repository's id
+
+    @property
+    def kept(self) -> Path:
+        """The file that the configuration is a link to."""
+        return self.top / "dotfiles" / "config.toml"
+
+    @property
+    def text(self) -> str:
+        """What it says before."""
+        other = '[backup.other]  # of another drive\nsource="/a"\nrepository  =  "/b"\n# not yet:\n'
+        return f"# mine\n\n{other}# keep-daily = 7\n\n{self.entry}# the end\n"
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+        self.kept.parent.mkdir()
+        self.kept.write_text(self.text)
+        self.kept.chmod(0o640)
+        os.chown(self.kept, 0, 34)
+        self.file.symlink_to("dotfiles/config.toml")
+
+    def measure(self) -> None:
+        self.done(*self.words())
+        type(self).changed = self._found()
+
+    def _found(self) -> str:
+        st = self.kept.stat()
+        assert (st.st_mode & 0o7777, st.st_uid, st.st_gid) == (0o640, 0, 34)
+        assert self.file.is_symlink()
+        return re.sub(
+            r'repository-id = "[0-9a-f]{32}"', 'repository-id = "ID"', self.file.read_text()
+        )
+
+    def require_done(self) -> None:
+        assert self._found() == self.changed
+
+    def after(self) -> None:
+        comments = [line for line in self.text.splitlines() if "#" in line]
+        assert "ID" in self.changed and set(comments) <= set(self.changed.splitlines())
+        found = self._found()
+        assert found in (self.text, self.changed), found
+        self.nights.now += timedelta(days=1)
+        if found == self.text:
+            self.done(*self.words())
+        assert self._found() == self.changed
+        assert [path.name for path in self.kept.parent.iterdir()] == ["config.toml"]
+        self.done("run", "home")
+        self._require_all(self.seen(self.nights.source))
+        assert self._found() == self.changed
+
+
+class InitSecond(_Configured):
+    """A second backup that is written into a configuration."""
+
+    def words(self) -> tuple[str, ...]:
+        source = str(self.nights.source)
+        return ("init", str(self.nights.repository), "--source", source, "--name", "home")
+
+
+class FillInId(_Configured):
+    """A first backup of one that is configured, which gets the repository's id."""
+
+    @property
+    def entry(self) -> str:  # type: ignore[override]
+        """See there."""
+        source, repository = self.nights.source, self.nights.repository
+        return f"[backup.home]\nsource = '{source}' # mine\nrepository = '{repository}'\n"
+
+    def words(self) -> tuple[str, ...]:
+        return ("backup", "--init", "home")
 
 
 class Pin(_Command):

@@ -38,19 +38,20 @@ class Fault:
     @classmethod
     def read(cls, text: str) -> Fault:
         """One as it is typed: `kill`, `torn`, `short`, the name of an error, with `+` for all
-        that follow; before that `reads:`, `source:` for those of the source, or `closes:`."""
+        that follow; before that `reads:`, `source:` for those of the source, `closes:`, or
+        `configuration:` for changes of what is kept in `dotfiles`."""
         place, _colon, name = text.rpartition(":")
+        where = {"reads": "drive", "source": "source", "configuration": "dotfiles"}.get(place, "")
         on, name = name.endswith("+"), name.rstrip("+")
         if name == "kill":
-            return cls(KILL)
+            return cls(KILL, where=where)
         if name == "torn":
-            return cls(TORN, kinds=WRITTEN)
+            return cls(TORN, kinds=WRITTEN, where=where)
         if name == "short":
             return cls(SHORT, on, MOVED)
-        kinds = {"": CHANGES, "reads": READS, "source": READS, "closes": CLOSES}[place]
+        kinds = {"reads": READS, "source": READS, "closes": CLOSES}.get(place, CHANGES)
         if name == "EMLINK":
             kinds = NAMES
-        where = {"reads": "drive", "source": "source"}.get(place, "")
         return cls(int(getattr(errno, name)), on, kinds, where)
 
     @property

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from crash.nightly import Large
-from crash.scenario import Scenario, fill, is_plain, overwrite
+from crash.scenario import AfterCut, Scenario, fill, is_plain, overwrite
 from trees import require_same
 
 
@@ -90,6 +90,55 @@ class RepairThenBackup(Repair):
         self.nights.now += timedelta(hours=1)
         self.night()
         require_same(self.seen(self.nights.source), self.seen(self.nights.current))
+
+
+class GoneFolder(Repair):
+    """Making a dated folder anew, of which only the name is left, at something else."""
+
+    DAMAGED = (b"someone's own",)
+
+    def prepare(self) -> None:
+        fill(self.nights.source)
+        self.night()
+        (self.nights.source / "small").write_text("second")
+        (self.nights.source / "twin").write_text("second")  # where that is found
+        (self.nights.source / "d" / "deep").rename(self.nights.source / "deep")
+        time.sleep(0.03)
+        self.night()
+        (self.nights.source / "small").write_text("third")
+        (self.nights.source / "d" / "f").chmod(0o600)
+        time.sleep(0.03)
+        self.night()
+        self.gone = sorted(self.then)[1]
+        folder = self.nights.repository / self.gone
+        shutil.rmtree(folder)
+        folder.write_bytes(*self.DAMAGED)
+
+    def require_done(self) -> None:
+        super().require_done()
+        require_same(self.then[self.gone], self.seen(self.nights.repository / self.gone))
+
+    def _require_sound_names(self) -> None:
+        """The others are as they were, and of the one that is gone nothing is wrong."""
+        for folder in [*self.nights.folders(), self.nights.current]:
+            then = self.then.get(folder.name, self.then[max(self.then)])
+            if folder.name != self.gone:
+                require_same(self._settled(then), self._settled(self.seen(folder)))
+            elif folder.is_dir():
+                for path, node in self.seen(folder).items():
+                    found = (node.format, node.content)
+                    assert found == (then[path].format, then[path].content), path
+
+
+class GoneFolderThenBackup(GoneFolder, RepairThenBackup):
+    """The same, after which a night comes first."""
+
+
+class GoneFolderRecovery(AfterCut, GoneFolder):
+    """The repair after one that was cut, itself cut."""
+
+    def first(self) -> object:
+        return self.run()
 
 
 class LargeRepair(Large):

@@ -7,12 +7,15 @@ import random
 import shutil
 import time
 from datetime import timedelta
+from pathlib import Path
 
 from crash.nightly import LARGE, Large
 from crash.scenario import AfterCut, Scenario, change, fill, mark_pinned
+from runs import Heard
 from trees import require_same
 
 from mirrorback.engine.backup import BackupResult
+from mirrorback.engine.delete import delete
 from mirrorback.plan.retention import Policy
 
 
@@ -52,10 +55,41 @@ class Delete(Scenario):
         self._require_all(self.seen(self.nights.source))
 
 
+class _Saying(Heard):
+    """Writes what is told into a file, too."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._file = file
+
+    def warning(self, message: str, path: bytes | None = None) -> None:
+        super().warning(message, path)
+        with self._file.open("a") as file:
+            file.write(f"{message}: {path!r}\n")
+
+
 class DeleteTouched(Delete):
     """The same, where someone has put things into the folder, which are nowhere else."""
 
     mine = ("mine", "d/mine", "own/below/mine")
+
+    @property
+    def said(self) -> Path:
+        """Where what is cut writes what it has told: not below what is cut."""
+        return self.top.parent / "said"
+
+    def begin(self) -> None:
+        self.said.unlink(missing_ok=True)
+
+    def run(self) -> None:
+        self.nights.heard = _Saying(self.said)
+        delete(
+            str(self.nights.repository),
+            [self.victim],
+            dry_run=False,
+            now=self.nights.now,
+            events=self.nights.heard,
+        )
 
     def prepare(self) -> None:
         super().prepare()
@@ -71,12 +105,16 @@ class DeleteTouched(Delete):
         places = (top / self.victim, top / ".mirrorback/trash" / self.victim, aside)
         for path in self.mine:
             assert [(p / path).read_text() for p in places if (p / path).exists()] == [path]
+        told = self.said.read_text() if self.said.exists() else ""
         names = self._names()
         if self.victim in names:
             self.nights.delete(self.victim)
+            told += str(self.nights.heard.warnings)
         (self.nights.source / "small").write_text("fourth")
         self.nights.now += timedelta(hours=1)
         self.nights.backup()  # which ends what was begun
+        told += str(self.nights.heard.warnings)
+        assert aside.name in told, "nobody was told"
         assert not (top / self.victim).exists()
         found = {str(p.relative_to(aside)): p.read_text() for p in aside.rglob("*") if p.is_file()}
         assert found == {path: path for path in self.mine}

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filesystems import mounted
 
 HERE = Path(__file__).parent
 STEP = int(os.environ.get("MIRRORBACK_CUT_STEP", "7"))
@@ -110,6 +111,25 @@ def test_a_repair_killed_and_a_night_after_it(library: Path, folder: Path) -> No
     assert points(library, folder, "RepairThenBackup", each(2), "kill") > 40 // STEP
 
 
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_files_that_share_blocks(library: Path, folder: Path, kind: str) -> None:
+    """Large files by reflink, on a drive that can: such a night killed, and failing."""
+    with mounted(kind, folder) as top:
+        faults = ("kill", "torn", "short", "ENOSPC+", "EIO")
+        assert points(library, top, "LargeShared", each(20), *faults) > len(faults)
+
+
+@pytest.mark.parametrize("scenario", ["GoneFolder", "GoneFolderThenBackup"])
+def test_a_missing_folder_that_is_made_anew(library: Path, folder: Path, scenario: str) -> None:
+    faults = ("kill", "torn", "ENOSPC+", "EIO", "EROFS+", "EMLINK", "reads:EIO")
+    assert points(library, folder, scenario, each(50), *faults) > len(faults)
+
+
+@pytest.mark.parametrize("percent", [40, 80])
+def test_the_repair_after_it_cut_too(library: Path, folder: Path, percent: int) -> None:
+    assert points(library, folder, f"GoneFolderRecovery@{percent}", each(40), "kill", "EIO") > 2
+
+
 @pytest.mark.parametrize("percent", [35, 60, 75, 85, 95])
 def test_the_recovery_killed_too(library: Path, folder: Path, percent: int) -> None:
     """The night before it was cut after so many of its calls."""
@@ -173,6 +193,14 @@ def test_a_command_killed_or_failing(library: Path, folder: Path, scenario: str)
     """What a person sees of it is one line, and the exit code is one of those documented."""
     faults = ["kill", "torn", "EIO", "ENOSPC+", "EROFS+"]
     assert points(library, folder, scenario, each(16), *faults) > len(faults)
+
+
+@pytest.mark.parametrize("scenario", ["InitSecond", "FillInId"])
+def test_a_configuration_that_is_changed(library: Path, folder: Path, scenario: str) -> None:
+    """It is as before, or as it is to be, and its comments, mode and owner are as they were."""
+    own = ("configuration:kill", "configuration:EIO")
+    assert points(library, folder / "1", scenario, 1, *own) > 8
+    assert points(library, folder / "2", scenario, each(80), "kill", "torn", "ENOSPC+") > 3
 
 
 @pytest.mark.parametrize("scenario", ["First", "Night", "Large"])

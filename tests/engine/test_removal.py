@@ -7,7 +7,7 @@ import errno
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,17 @@ from runs import Heard, LargeNights, Nights, change_pages
 
 from mirrorback.engine import rebase, removal
 from mirrorback.engine.delete import delete
-from mirrorback.errors import Damaged, DeltaTooLarge, MirrorbackError, NoSpace, Refused
-from mirrorback.store import clearing, in_use, past, placed, supersede
+from mirrorback.engine.rebuild import RebuildOptions, rebuild
+from mirrorback.engine.repair import repair
+from mirrorback.errors import (
+    Damaged,
+    DeltaTooLarge,
+    DriveError,
+    MirrorbackError,
+    NoSpace,
+    Refused,
+)
+from mirrorback.store import clearing, in_use, past, placed, record, supersede
 from mirrorback.store.delta_writer import DeltaWriter
 
 DELTA = "d/image.rdiff.zst"
@@ -385,6 +394,85 @@ def test_a_failing_drive_ends_it_and_the_next_goes_on(
     three.backup()
     assert list((three.repository / ".mirrorback" / "trash").iterdir()) == []
     assert three.problems() == []
+
+
+def backed_up(nights: Nights) -> Heard:
+    nights.backup()
+    return nights.heard
+
+
+def pruned(nights: Nights) -> Heard:
+    nights.heard = Heard()
+    nights.prune(last=9)
+    return nights.heard
+
+
+def repaired(nights: Nights) -> Heard:
+    heard = Heard()
+    repair(str(nights.repository), dry_run=False, source=None, now=nights.now, events=heard)
+    return heard
+
+
+def rebuilt(nights: Nights) -> Heard:
+    heard = Heard()
+    rebuild(str(nights.repository), RebuildOptions(force=True), nights.now, heard)
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("failing", "recovering"),
+    [
+        ("before", backed_up),
+        ("between", backed_up),
+        ("after", backed_up),
+        ("between", pruned),
+        ("after", repaired),
+        ("after", rebuilt),
+    ],
+)
+def test_what_is_set_aside_is_told_by_who_ends_a_removal(
+    three: Nights,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+    recovering: Callable[[Nights], Heard],
+) -> None:
+    first, _second = three.folders()
+    (first / "mine").write_text("1")
+    (first / "d0" / "mine").write_text("2")
+    taken = three.repository / f"{first.name}.set-aside"
+    taken.write_text("is no folder")
+    where = {"before": (clearing, "clear"), "between": (os, "rmdir"), "after": (record, "deleted")}
+
+    def fail(*_arguments: object, **_more: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*where[failing], fail)
+        with pytest.raises(DriveError):
+            remove(three, first.name)
+    heard = recovering(three)
+    assert not first.exists() and three.problems() == []
+    [(words, place)] = heard.warnings
+    assert first.name in words and "set aside, not deleted" in words
+    assert place is not None and place.startswith(os.fsencode(taken.name) + b"-2")
+    aside = three.repository / f"{taken.name}-2"
+    assert (aside / "mine").read_text() + (aside / "d0" / "mine").read_text() == "12"
+    assert backed_up(three).warnings == []  # it is told once
+
+
+def test_where_nothing_is_set_aside_nothing_is_told(
+    three: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _second = three.folders()
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(record, "deleted", fail)
+        with pytest.raises(DriveError):
+            remove(three, first.name)
+    assert backed_up(three).warnings == [] and not first.exists()
 
 
 @contextlib.contextmanager

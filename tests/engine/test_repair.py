@@ -14,7 +14,8 @@ import pytest
 from runs import LargeNights, Nights, change_pages
 from trees import Tree, describe, require_same
 
-from mirrorback.engine import examine, preparing
+from mirrorback.engine import examine, faults, preparing
+from mirrorback.engine.read_back import ReadBack
 from mirrorback.errors import Damaged, DriveError, Locked, NoRepository, UsageError
 from mirrorback.model import Repair
 from mirrorback.store import mend, record
@@ -1022,3 +1023,52 @@ def test_damage_is_never_restored_silently(nights: Nights, tmp_path: Path) -> No
     with pytest.raises(Damaged):
         nights.restore(tmp_path / "back")
     assert not (tmp_path / "back" / LETTER).exists()
+
+
+def test_a_fifo_for_which_no_more_links_are_allowed(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(nights.source / "p")
+    (nights.source / "s").symlink_to("nowhere")
+    for content in ("1", "2"):
+        (nights.source / "f").write_text(content)
+        nights.backup()
+    [old] = nights.folders()
+    then = describe(old)
+    for name in ("p", "s"):
+        (old / name).unlink()
+    nights.mark()
+    link = os.link
+
+    def full(src: Any, dst: Any, **rest: Any) -> None:
+        if src.endswith(b".undo"):
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        link(src, dst, **rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", full)
+        assert nights.repair().left == 0
+    assert describe(old) == then
+    assert nights.problems() == [] and nights.marked() == []
+
+
+def test_a_folder_that_the_drive_did_not_give_once_is_not_set_apart(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nights.source / "d").mkdir()
+    (nights.source / "d" / "f").write_text("1")
+    nights.backup()
+    nights.mark("d")
+    real, asked = ReadBack.folder_fault, [0]
+
+    def once(self: ReadBack, *arguments: Any) -> Any:
+        asked[0] += 1
+        if asked[0] == 1:
+            return faults.unreadable(OSError(errno.EIO, os.strerror(errno.EIO)))
+        return real(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ReadBack, "folder_fault", once)
+        assert nights.repair().left == 0
+    assert asked[0] > 1 and (nights.current / "d" / "f").read_text() == "1"
+    assert nights.problems() == [] and nights.marked() == []

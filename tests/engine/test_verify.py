@@ -600,3 +600,23 @@ def test_a_digest_is_not_learnt_of_what_was_touched(three: Nights) -> None:
     (three.current / "f").write_text("other")
     [problem] = three.problems()
     assert problem.path == b"f" and unknown(three) == 1
+
+
+@pytest.mark.parametrize("name", ["d/hard", "hard"])
+def test_a_hard_link_that_only_one_snapshot_shows_is_missing(nights: Nights, name: str) -> None:
+    """Under its other name, in another folder, it is sound."""
+    (nights.source / "d").mkdir()
+    (nights.source / "hard").write_text("one")
+    os.link(nights.source / "hard", nights.source / "d" / "hard")
+    nights.backup()
+    (nights.source / "hard").chmod(0o640)
+    nights.backup()
+    assert nights.problems() == []
+    missing = nights.current / name
+    st = missing.parent.stat()
+    missing.unlink()
+    os.utime(missing.parent, ns=(st.st_atime_ns, st.st_mtime_ns))
+    assert [(p.path, p.problem) for p in nights.problems()] == [(os.fsencode(name), "missing")]
+    assert nights.repair().left == 0 and nights.problems() == []
+    assert missing.samefile(nights.current / "hard")
+    assert missing.samefile(nights.current / "d" / "hard")
