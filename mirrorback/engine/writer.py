@@ -105,14 +105,19 @@ class Writer:
             self._passed(len(data))
 
         if row.drive != DELTA:
+            changed = False
             try:
                 with opened_at(origin, path, row, self._snapshot) as (old, st):
-                    checked(path, row, old, st, write)
+                    try:
+                        checked(path, row, old, st, write)
+                    except Damaged:
+                        changed = os.fstat(old).st_ctime_ns != st.st_ctime_ns
+                        raise
                     if os.fstat(fd).st_size != st.st_size:
                         os.ftruncate(fd, st.st_size)
                 return
             except Damaged:
-                if not self._is_changing(row):
+                if not changed and not self._is_changing(row):
                     raise
                 os.ftruncate(fd, 0)
         with contextlib.closing(open_version(self._history, row, self._snapshot)) as version:
