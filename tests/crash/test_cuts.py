@@ -169,7 +169,7 @@ def test_what_follows_a_kill_fails(library: Path, folder: Path, scenario: str) -
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_failing_at_a_call(library: Path, folder: Path, scenario: str) -> None:
-    assert points(library, folder, scenario, each(4), *ERRORS) > len(ERRORS)
+    assert points(library, folder, scenario, each(9), *ERRORS) > len(ERRORS)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -180,7 +180,7 @@ def test_half_of_the_bytes_moved(library: Path, folder: Path, scenario: str) -> 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_no_more_names_for_an_inode(library: Path, folder: Path, scenario: str) -> None:
-    assert points(library, folder, scenario, each(4), "EMLINK") > 1
+    assert points(library, folder, scenario, each(9), "EMLINK") > 1
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -210,4 +210,4 @@ def test_the_source_cannot_be_read(library: Path, folder: Path, scenario: str) -
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_failing_when_a_file_is_closed(library: Path, folder: Path, scenario: str) -> None:
-    assert points(library, folder, scenario, each(4), "closes:EIO", "closes:EIO+") > 2
+    assert points(library, folder, scenario, each(9), "closes:EIO", "closes:EIO+") > 2
