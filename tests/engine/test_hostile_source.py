@@ -123,7 +123,7 @@ def test_nothing_from_outside_while_others_play(tmp_path: Path) -> None:
         require_nothing_of(MARK, out)
         subprocess.run(["rm", "-r", out], check=True)
     if len(names) > 2:
-        run("delete", repository, *names[1:-1:2])
+        run("delete", repository, *names[1:-1])
     assert run("verify", repository, "--json").json == []
     run("rebuild", repository, "--force")
     assert run("verify", repository, "--json").json == []

@@ -17,7 +17,7 @@ from program import complaint, run
 from runs import IMAGE, LargeNights, Nights, change_pages
 from trees import describe, require_same
 
-from mirrorback.engine import removable, room, thinning
+from mirrorback.engine import room, thinning
 from mirrorback.engine.removal import Removal
 from mirrorback.errors import Damaged, NoSpace, Refused, UsageError
 from mirrorback.plan.guards import MASS_CHANGE
@@ -475,8 +475,8 @@ def test_killed_while_it_thins(
             raise KeyboardInterrupt
         original(*_rest, **_more)
 
-    where: Any = removable if cut == "done" else record
-    what = "tell" if cut == "done" else cut
+    where: Any = record
+    what = "deleted" if cut == "done" else cut
     original = getattr(where, what)
     policy = Policy(last=3)
     with monkeypatch.context() as patch:
